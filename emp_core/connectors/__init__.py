@@ -1,0 +1,1 @@
+"""The contract between a worker and a service."""

@@ -1,0 +1,113 @@
+"""What a connector is: the code that speaks to one service."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import structlog
+from attrs import field, frozen
+
+from emp_core.connectors.context import JobContext
+from emp_core.jobs.model import Job
+from emp_core.jobs.outcomes import JobResult
+from emp_core.jobs.requirements import ModelOffer
+
+__all__ = ["Connector", "Health", "Refusal", "ServiceConfig", "ServiceInfo"]
+
+
+@frozen
+class ServiceConfig:
+    """What a connector is told about the service that it speaks to.
+
+    Attributes:
+        name: the worker's name of the service (``comfyui``).
+        environ: the environment's variables, for the connector's own settings class.
+        options: the service's entry of the mapping, beyond what the core reads (``installer_config`` and others).
+    """
+
+    name: str
+    environ: Mapping[str, str] = field(factory=dict, repr=False)
+    options: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Health:
+    """Whether the service can take jobs now. ``reason`` says why not, in words for the operator."""
+
+    ok: bool
+    reason: str | None = None
+    details: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class ServiceInfo:
+    """What a service says of itself.
+
+    Attributes:
+        models: by name; None when it does not tell.
+        details: anything else worth showing.
+    """
+
+    name: str
+    version: str = ""
+    models: Mapping[str, ModelOffer] | None = None
+    details: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Refusal:
+    """Why this connector cannot process a job, before it begins. The job is released to another worker."""
+
+    reason: str
+
+
+class Connector(ABC):
+    """The base of all connectors.
+
+    The worker makes one per service, calls `connect` once, then `process_job` for up to `max_concurrent_jobs` jobs at
+    a time, `check_health` now and then, and `disconnect` at the end. It may be connected again after that.
+
+    A job is cancelled by cancelling the task that runs `process_job`: the connector stops the service's work, too, in a
+    shielded block with a time limit, and lets the cancellation go on.
+
+    Failures are raised, as the narrowest ConnectorError that is true. Everything else that is raised counts as a failure
+    that another attempt may not have.
+    """
+
+    service_type: ClassVar[str]
+    version: ClassVar[str] = "0"
+    max_concurrent_jobs: ClassVar[int] = 1
+    """Jobs at once, when the operator does not say otherwise."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        self.log: structlog.stdlib.BoundLogger = structlog.get_logger("emp.connector").bind(service=config.name)
+
+    async def connect(self) -> None:
+        """Get ready. Raises ServiceUnavailable when the service is not there; the worker tries again later."""
+
+    async def disconnect(self) -> None:
+        """Let go of everything that `connect` took."""
+
+    @abstractmethod
+    async def process_job(self, job: Job, context: JobContext) -> JobResult:
+        """Run a job to its end.
+
+        Raises:
+            ConnectorError: by type, what became of it.
+        """
+
+    async def check_health(self) -> Health:
+        """Ask the service whether it can take jobs. Quick, and raises nothing that a service can cause."""
+        return Health(ok=True)
+
+    async def get_service_info(self) -> ServiceInfo:
+        """What the service says of itself."""
+        return ServiceInfo(name=self.config.name, version="")
+
+    async def can_process_job(self, job: Job) -> Refusal | None:  # noqa: ARG002 - for those who override it
+        """Look at a job before it begins; None: it can be processed."""
+        return None
+
+    async def cancel_job(self, job_id: str) -> None:
+        """Told when a job is cancelled, just before its task is. Nothing by default: cancelling the task is enough."""

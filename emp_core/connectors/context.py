@@ -1,0 +1,115 @@
+"""`JobContext`: all that a connector knows of the rest of the system."""
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+from datetime import datetime
+from typing import Any, Protocol
+
+import structlog
+from attrs import frozen
+
+from emp_core.errors import InputError
+from emp_core.jobs.model import Artifact, Job
+from emp_core.storage.interface import ArtifactStore
+from emp_core.storage.names import artifact_key
+
+__all__ = ["JobContext", "Preview", "ProgressSink"]
+
+
+@frozen
+class Preview:
+    """A picture of work in progress."""
+
+    data: bytes
+    media_type: str
+
+
+class ProgressSink(Protocol):
+    """Where progress goes. Coalesces: only the latest of what is told is sent on."""
+
+    def __call__(self, percent: float, message: str | None, preview: Preview | None) -> None:
+        """Take note of the latest progress, 0 to 100."""
+
+
+class JobContext:
+    """What a connector may do with the world while it processes one job.
+
+    Attributes:
+        job: the job.
+        attempt: the number of this attempt, from 1.
+        deadline: when the attempt must be done, or None.
+        log: a logger that names the job.
+        service_job_id: the service's id of a run that an earlier attempt began and left, to be adopted if it still
+            goes on; None otherwise.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        store: ArtifactStore,
+        report: ProgressSink,
+        save_checkpoint: Callable[[str], Awaitable[None]],
+        deadline: datetime | None = None,
+    ) -> None:
+        self.job = job
+        self.attempt = job.attempt
+        self.deadline = deadline
+        self.service_job_id = job.service_job_id
+        self.log: structlog.stdlib.BoundLogger = structlog.get_logger("emp.job").bind(job=job.id, attempt=job.attempt)
+        self._store = store
+        self._report = report
+        self._save_checkpoint = save_checkpoint
+        self._percent = 0.0
+        self._saved: list[Artifact] = []
+
+    async def progress(self, fraction: float, message: str | None = None, preview: Preview | None = None) -> None:
+        """Tell how far the job is: ``fraction`` from 0 to 1. What goes backwards or beyond is held at the bounds."""
+        self._percent = min(100.0, max(self._percent, fraction * 100.0))
+        self._report(self._percent, message, preview)
+
+    async def save(
+        self, data: bytes | AsyncIterable[bytes], name: str, media_type: str, *, metadata: dict[str, Any] | None = None
+    ) -> Artifact:
+        """Store an output of this job.
+
+        Args:
+            data: the bytes, or a stream of them.
+            name: a file name; folders in it are kept below the job's own folder.
+            media_type: its MIME type.
+            metadata: facts for the result: node, kind, subfolder.
+
+        Raises:
+            UnsafeName: the name tries to leave its folder.
+            StorageError: it could not be stored.
+        """
+        key = artifact_key(self.job, self.attempt, len(self._saved), name)
+        # The index is taken before the upload, so that outputs stored side by side cannot get the same name.
+        self._saved.append(Artifact(name, "", media_type, 0, "", {}))
+        index = len(self._saved) - 1
+        stored = await self._store.put(key, data, media_type=media_type, overwrite=True)
+        artifact = Artifact(
+            name=name.rsplit("/", 1)[-1],
+            url=stored.url,
+            media_type=media_type,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            metadata=metadata or {},
+        )
+        self._saved[index] = artifact
+        return artifact
+
+    async def fetch_input(self, ref: Any) -> bytes:
+        """The bytes that an input of the job refers to: ``{"artifact": key}``.
+
+        Raises:
+            InputError: the reference cannot be read, or may not be.
+        """
+        match ref:
+            case {"artifact": str(key)}:
+                return b"".join([chunk async for chunk in self._store.open(key)])
+        raise InputError("an input reference is not understood", hint='use {"artifact": "KEY"}')
+
+    async def checkpoint(self, service_job_id: str) -> None:
+        """Keep the service's id of this run in the job, so that a later attempt can adopt it."""
+        self.service_job_id = service_job_id
+        await self._save_checkpoint(service_job_id)

@@ -1,0 +1,277 @@
+"""Between a job and its form in Redis: a flat hash of texts without defaults, and the payload apart from it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import cattrs
+from attrs import frozen
+
+from emp_core.errors import ConfigError, PayloadTooLarge
+from emp_core.jobs.ids import is_job_id
+from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
+from emp_core.jobs.outcomes import JobResult
+from emp_core.jobs.requirements import Requirements
+from emp_core.jobs.states import JobState
+
+__all__ = [
+    "EncodedSpec",
+    "as_shown",
+    "decode_job",
+    "dumps",
+    "encode_error",
+    "encode_result",
+    "encode_spec",
+    "from_us",
+    "to_us",
+]
+
+_TEXTS = ("customer_id", "user_tier", "region", "pool", "traceparent", "idempotency_key")
+_NUMBERS = ("estimated_duration_s", "timeout_s")
+_HIDDEN = "(hidden)"
+_NAME_MAX = 128
+
+_converter = cattrs.Converter()
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON. Raises TypeError or ValueError for what JSON cannot hold (NaN included)."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime."""
+    return round(moment.timestamp() * 1e6)
+
+
+def from_us(text: str | float | None) -> datetime | None:
+    """The datetime of microseconds since 1970, as Redis has them."""
+    return None if text is None or text == "" else datetime.fromtimestamp(float(text) / 1e6, UTC)
+
+
+@frozen
+class EncodedSpec:
+    """A spec ready for the submit script."""
+
+    fields: tuple[str, ...]
+    """Names and values in turn, for the job's hash."""
+    payload: str
+    digest: str
+    """Of all that the submitter said; tells a repeated submit from a different one."""
+    lane: str
+    requirement: str
+
+
+def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
+    """Check a spec and put it into the form that it has in Redis.
+
+    Raises:
+        ConfigError: fields that cannot be used; lists all of them.
+        PayloadTooLarge: the payload's JSON is longer than ``max_payload_bytes``.
+    """
+    _check(spec)
+    payload = _payload_json(spec, max_payload_bytes)
+    requirement = spec.requirement
+    lane = requirement.lane
+    pairs: list[str] = ["service_required", spec.service_required]
+    if spec.type is not None and spec.type != spec.service_required:
+        pairs += ("type", spec.type)
+    if spec.priority != DEFAULT_PRIORITY:
+        pairs += ("priority", str(spec.priority))
+    if lane != spec.service_required:
+        pairs += ("lane", lane, "requirement", requirement.as_json())
+    for name in _TEXTS:
+        if (value := getattr(spec, name)) is not None:
+            pairs += (name, value)
+    for name in _NUMBERS:
+        if (value := getattr(spec, name)) is not None:
+            pairs += (name, repr(float(value)))
+    if spec.max_attempts is not None:
+        pairs += ("max_attempts", str(spec.max_attempts))
+    if spec.labels:
+        pairs += ("labels", dumps(dict(spec.labels)))
+    if spec.ctx is not None:
+        pairs += ("ctx", dumps({k: v for k, v in _converter.unstructure(spec.ctx).items() if v is not None}))
+    if spec.start_at is not None:
+        pairs += ("start_at", str(to_us(spec.start_at)))
+    if spec.deadline_at is not None:
+        pairs += ("deadline_at", str(to_us(spec.deadline_at)))
+    digest = ""
+    if spec.id is not None or spec.idempotency_key is not None:
+        digest = hashlib.sha256("\0".join((*pairs, payload)).encode()).hexdigest()[:24]
+        pairs += ("digest", digest)
+    return EncodedSpec(tuple(pairs), payload, digest, lane, requirement.as_json())
+
+
+def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
+    try:
+        payload = dumps(spec.payload)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the payload is not JSON: {error}") from error
+    if len(payload) > max_payload_bytes or len(payload.encode()) > max_payload_bytes:
+        raise PayloadTooLarge(
+            f"the payload has {len(payload.encode()):,} bytes, at most {max_payload_bytes:,} are taken",
+            hint="put files into an artifact store and refer to them, or raise EMP_MAX_PAYLOAD_BYTES",
+        )
+    return payload
+
+
+def _check(given: JobSpec) -> None:
+    spec: Any = given  # what users pass is not always what the annotations say
+    problems: list[str] = []
+    problems += _name_problem("service_required", spec.service_required)
+    for name in ("type", "customer_id", "user_tier", "region", "pool", "idempotency_key", "traceparent"):
+        if (value := getattr(spec, name)) is not None:
+            problems += _name_problem(name, value)
+    if spec.id is not None and not (isinstance(spec.id, str) and is_job_id(spec.id)):
+        problems.append("id: expected 1 to 64 letters, digits, '-', '_' or '.'")
+    if not _is_int(spec.priority) or not 0 <= spec.priority <= 100:
+        problems.append(f"priority: expected a whole number from 0 to 100, not {spec.priority!r}")
+    if spec.max_attempts is not None and (not _is_int(spec.max_attempts) or spec.max_attempts < 1):
+        problems.append(f"max_attempts: expected a whole number of 1 or more, not {spec.max_attempts!r}")
+    for name in _NUMBERS:
+        value = getattr(spec, name)
+        if value is not None and not (_is_number(value) and value > 0):
+            problems.append(f"{name}: expected a number of seconds above 0, not {value!r}")
+    for name in ("start_at", "deadline_at"):
+        moment = getattr(spec, name)
+        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+            problems.append(f"{name}: expected an aware datetime (with a time zone), not {moment!r}")
+    if not all(isinstance(k, str) and isinstance(v, str) for k, v in spec.labels.items()):
+        problems.append("labels: expected texts by name")
+    if given.requirements.isolation != "none" and spec.customer_id is None:
+        problems.append("requirements.isolation: needs a customer_id")
+    if problems:
+        raise ConfigError("the job cannot be submitted as it is", problems=tuple(problems))
+
+
+def _name_problem(name: str, value: Any) -> list[str]:
+    if not isinstance(value, str) or not value.strip():
+        return [f"{name}: expected a text that is not empty, not {value!r}"]
+    if len(value) > _NAME_MAX or not value.isprintable():
+        return [f"{name}: expected at most {_NAME_MAX} printable characters"]
+    return []
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = None, *, max_attempts: int = 1) -> Job:
+    """A job from its hash.
+
+    Args:
+        max_attempts: what holds for a job that does not say its own number.
+    """
+    get = fields.get
+    requirement = json.loads(fields["requirement"]) if "requirement" in fields else {}
+    for outer in ("service", "pool", "region", "customer"):
+        requirement.pop(outer, None)
+    service = fields["service_required"]
+    return Job(
+        id=job_id,
+        service_required=service,
+        type=get("type") or service,
+        status=JobState(fields["status"]),
+        priority=int(get("priority") or DEFAULT_PRIORITY),
+        payload=None if payload is None else json.loads(payload),
+        ctx=Destination(**json.loads(fields["ctx"])) if "ctx" in fields else None,
+        requirements=Requirements.from_dict(requirement) if requirement else _NO_REQUIREMENTS,
+        lane=get("lane") or service,
+        customer_id=get("customer_id"),
+        user_tier=get("user_tier"),
+        region=get("region"),
+        pool=get("pool"),
+        estimated_duration_s=_float(get("estimated_duration_s")),
+        max_attempts=int(get("max_attempts") or max_attempts),
+        timeout_s=_float(get("timeout_s")),
+        labels=json.loads(fields["labels"]) if "labels" in fields else {},
+        traceparent=get("traceparent"),
+        idempotency_key=get("idempotency_key"),
+        created_at=from_us(get("created_at")),
+        start_at=from_us(get("start_at")),
+        deadline_at=from_us(get("deadline_at")),
+        started_at=from_us(get("started_at")),
+        finished_at=from_us(get("finished_at")),
+        attempt=int(get("attempt") or 0),
+        crashes=int(get("crashes") or 0),
+        worker_id=get("worker_id"),
+        machine_id=get("machine_id"),
+        progress=float(get("progress") or 0.0),
+        message=get("message"),
+        cancel_requested="cancel_requested" in fields,
+        result=json.loads(fields["result"]) if "result" in fields else None,
+        error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
+        service_job_id=get("service_job_id"),
+        usage=json.loads(fields["usage"]) if "usage" in fields else None,
+    )
+
+
+_NO_REQUIREMENTS = Requirements()
+
+
+def _float(text: str | None) -> float | None:
+    return float(text) if text else None
+
+
+def encode_result(result: JobResult) -> str:
+    """A result in the form that it has in the job: ``{success, data, artifacts}``."""
+    artifacts = [_artifact_dict(artifact) for artifact in result.artifacts]
+    return dumps({"success": True, "data": dict(result.data), "artifacts": artifacts})
+
+
+def _artifact_dict(artifact: Artifact) -> dict[str, Any]:
+    shown: dict[str, Any] = _converter.unstructure(artifact)
+    return shown
+
+
+def encode_error(error: JobError) -> str:
+    """An error in the form that it has in the job."""
+    return dumps(_converter.unstructure(error))
+
+
+def as_shown(job: Job) -> dict[str, Any]:
+    """A job for people and programs outside: ISO times, nothing that was not said, secrets hidden."""
+    shown: dict[str, Any] = {}
+    for name in _SHOWN:
+        value = getattr(job, name)
+        if value is None or value in ("", {}, ()):
+            continue
+        shown[name] = value.isoformat() if isinstance(value, datetime) else value
+    shown["status"] = job.status.value
+    shown["requirements"] = job.requirements.as_dict()
+    if not shown["requirements"]:
+        del shown["requirements"]
+    if job.error is not None:
+        shown["error"] = _converter.unstructure(job.error)
+    if job.ctx is not None:
+        ctx = {k: v for k, v in _converter.unstructure(job.ctx).items() if v is not None}
+        if "storage" in ctx:
+            ctx["storage"] = {k: v if k in ("bucket", "accountName") else _HIDDEN for k, v in ctx["storage"].items()}
+        shown["ctx"] = ctx
+    return shown
+
+
+_SHOWN = (
+    *("id", "type", "service_required", "status", "priority", "payload", "customer_id", "user_tier", "region", "pool"),
+    *("requirements", "labels", "idempotency_key", "estimated_duration_s", "max_attempts", "timeout_s", "traceparent"),
+    *(
+        "created_at",
+        "start_at",
+        "deadline_at",
+        "started_at",
+        "finished_at",
+        "attempt",
+        "crashes",
+        "worker_id",
+        "machine_id",
+    ),
+    *("progress", "message", "cancel_requested", "result", "error", "service_job_id", "usage", "ctx"),
+)

@@ -1,0 +1,47 @@
+"""Job ids: ULIDs, which sort by the time they were made."""
+
+import os
+import threading
+import time
+
+__all__ = ["is_job_id", "new_job_id"]
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_RANDOM_BITS = 80
+
+_lock = threading.Lock()
+_last_ms = 0
+_last_random = 0
+
+
+def new_job_id() -> str:
+    """A new ULID: 26 characters, greater than every one that this process made before.
+
+    Source: https://github.com/ulid/spec (48 bits of milliseconds, 80 bits of randomness, Crockford's base 32,
+    the random part counted up within a millisecond).
+    """
+    global _last_ms, _last_random  # noqa: PLW0603 - "greater than the last one" is state of the process
+    with _lock:
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms > _last_ms:
+            # The top bit stays clear, so that counting up within the millisecond cannot overflow.
+            _last_ms, _last_random = now_ms, int.from_bytes(os.urandom(10), "big") >> 1
+        else:
+            _last_random += 1
+        value = (_last_ms << _RANDOM_BITS) | _last_random
+    pairs = []
+    for _ in range(13):
+        pairs.append(_PAIRS[value & 1023])
+        value >>= 10
+    return "".join(reversed(pairs))
+
+
+def is_job_id(text: str) -> bool:
+    """Whether ``text`` may be a job's id: 1 to 64 letters, digits, ``-``, ``_`` or ``.``, not beginning with a dot."""
+    return (
+        1 <= len(text) <= 64
+        and text[0] != "."
+        and text.isascii()
+        and all(char.isalnum() or char in "-_." for char in text)
+    )

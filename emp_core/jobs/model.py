@@ -1,0 +1,174 @@
+"""A job: what is asked for (`JobSpec`), and what the queue knows of it (`Job`)."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from attrs import field, frozen
+
+from emp_core.jobs.requirements import Requirement, Requirements
+from emp_core.jobs.states import JobState
+
+__all__ = ["DEFAULT_PRIORITY", "Artifact", "Destination", "Job", "JobError", "JobSpec"]
+
+DEFAULT_PRIORITY = 50
+
+
+@frozen
+class Destination:
+    """Where a job's outputs go: the job's ``ctx``.
+
+    Attributes:
+        storage: a store of the job's own: ``bucket``, ``accountName``, ``accountKey``. Never shown. None: the worker's store.
+        prefix: a folder within the store.
+        filename: the outputs' base name.
+    """
+
+    storage: Mapping[str, str] | None = field(default=None, repr=False)
+    prefix: str | None = None
+    filename: str | None = None
+
+
+@frozen
+class Artifact:
+    """A stored output, known by reference.
+
+    Attributes:
+        name: the file's name as the service gave it, without folders.
+        url: where it is stored.
+        media_type: its MIME type.
+        size_bytes: its length.
+        sha256: its checksum, in hexadecimal.
+        metadata: what the connector knows of it (node, subfolder, kind).
+    """
+
+    name: str
+    url: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    metadata: Mapping[str, Any] = field(factory=dict)
+
+
+def _requirements(given: Requirements | Mapping[str, Any] | None) -> Requirements:
+    return given if isinstance(given, Requirements) else Requirements.from_dict(given)
+
+
+@frozen
+class JobSpec:
+    """A job as it is submitted.
+
+    Attributes:
+        service_required: the service that must run it (``comfyui``).
+        payload: the data for the service, JSON-compatible.
+        type: what kind of job it is; the service's name when not given.
+        id: an id of the submitter's own; made by the queue when not given. The same id with the same body gives the first
+            job again.
+        priority: 0 to 100, more is sooner; each point is a head start of ``EMP_PRIORITY_STEP`` seconds.
+        ctx: where its outputs go.
+        requirements: what it needs of the worker.
+        customer_id: whose job it is, for fair shares, caps and isolation.
+        estimated_duration_s: how long it is expected to run.
+        max_attempts: attempts before it fails; the queue's default when not given.
+        timeout_s: how long one attempt may take.
+        start_at, deadline_at: aware datetimes; not before, and failed when not begun or done by then.
+        idempotency_key: submitting again under the same key gives the first job again; DuplicateJob if the body differs.
+        labels: free texts to find jobs by.
+        traceparent: W3C trace context to go on from.
+    """
+
+    service_required: str
+    payload: Any = field(factory=dict)
+    type: str | None = None
+    id: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    ctx: Destination | None = None
+    requirements: Requirements = field(factory=Requirements, converter=_requirements)
+    customer_id: str | None = None
+    user_tier: str | None = None
+    region: str | None = None
+    pool: str | None = None
+    estimated_duration_s: float | None = None
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    deadline_at: datetime | None = None
+    start_at: datetime | None = None
+    idempotency_key: str | None = None
+    labels: Mapping[str, str] = field(factory=dict)
+    traceparent: str | None = None
+
+    @property
+    def requirement(self) -> Requirement:
+        """All that decides which workers may run it."""
+        isolated = self.requirements.isolation != "none"
+        return Requirement(
+            service=self.service_required,
+            asked=self.requirements,
+            pool=self.pool,
+            region=self.region,
+            customer=self.customer_id if isolated else None,
+        )
+
+
+@frozen
+class JobError:
+    """Why a job failed, or its last attempt did.
+
+    Attributes:
+        code: stable, from the error's type.
+        retryable: whether another attempt could have gone better.
+        details: facts for programs.
+    """
+
+    code: str
+    message: str
+    retryable: bool = False
+    details: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Job:
+    """A job as the queue knows it. Times are aware datetimes in UTC, of Redis's clock.
+
+    Attributes:
+        payload: None in listings, which never carry it.
+        attempt: attempts begun; crashes: those that ended by losing their worker.
+        progress: 0 to 100.
+        service_job_id: the service's own id of the attempt's run, once known.
+    """
+
+    id: str
+    service_required: str
+    type: str
+    status: JobState
+    priority: int = DEFAULT_PRIORITY
+    payload: Any = field(default=None, repr=False)
+    ctx: Destination | None = None
+    requirements: Requirements = field(factory=Requirements)
+    lane: str = ""
+    customer_id: str | None = None
+    user_tier: str | None = None
+    region: str | None = None
+    pool: str | None = None
+    estimated_duration_s: float | None = None
+    max_attempts: int = 1
+    timeout_s: float | None = None
+    labels: Mapping[str, str] = field(factory=dict)
+    traceparent: str | None = None
+    idempotency_key: str | None = None
+    created_at: datetime | None = None
+    start_at: datetime | None = None
+    deadline_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempt: int = 0
+    crashes: int = 0
+    worker_id: str | None = None
+    machine_id: str | None = None
+    progress: float = 0.0
+    message: str | None = None
+    cancel_requested: bool = False
+    result: Mapping[str, Any] | None = field(default=None, repr=False)
+    error: JobError | None = None
+    service_job_id: str | None = None
+    usage: Mapping[str, Any] | None = None

@@ -1,0 +1,75 @@
+"""From a failure to an outcome: by the error's type, never by its text."""
+
+from attrs import frozen
+from tenacity import RetryCallState, wait_exponential_jitter
+
+from emp_core.errors import (
+    AuthenticationFailed,
+    ConnectorError,
+    EmpError,
+    InputError,
+    InvalidJob,
+    MissingModel,
+    MissingNode,
+    NotHere,
+    OutOfMemory,
+    QuotaExhausted,
+    ServiceBusy,
+    StorageUnavailable,
+    UnsafeName,
+)
+from emp_core.jobs.model import JobError
+from emp_core.jobs.outcomes import Failed, Outcome, Release, Retry
+
+__all__ = ["Backoff", "job_error", "outcome_of"]
+
+_PERMANENT = (InvalidJob, InputError, UnsafeName)
+_ELSEWHERE = (MissingModel, MissingNode, NotHere, AuthenticationFailed, QuotaExhausted)
+
+
+@frozen
+class Backoff:
+    """Exponential delays with jitter, in seconds: tenacity's formula, without its loop."""
+
+    base_s: float = 2.0
+    max_s: float = 300.0
+
+    def delay_s(self, attempt: int) -> float:
+        """The delay after ``attempt`` attempts (1 or more)."""
+        if self.base_s <= 0:
+            return 0.0
+        wait = wait_exponential_jitter(initial=self.base_s, max=self.max_s, jitter=min(self.base_s, self.max_s))
+        state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # read for its number only
+        state.attempt_number = max(1, attempt)
+        return min(float(wait(state)), self.max_s)
+
+
+def job_error(error: BaseException, *, retryable: bool) -> JobError:
+    """The error as it stands in the job, without anything that only our own log may hold."""
+    if isinstance(error, EmpError):
+        return JobError(error.code, error.message, retryable, error.details)
+    return JobError("unexpected", f"{type(error).__name__}: {error}", retryable)
+
+
+def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Backoff) -> Outcome:
+    """What becomes of a job whose attempt raised ``error``.
+
+    Args:
+        attempt: the number of the attempt that failed, from 1.
+        max_attempts: attempts that the job has; the last one's failure is final.
+    """
+    match error:
+        case _ if isinstance(error, _PERMANENT):
+            return Failed(job_error(error, retryable=False))
+        case _ if isinstance(error, _ELSEWHERE):
+            return Release(job_error(error, retryable=True), avoid_worker=True)
+        case _ if attempt >= max_attempts:
+            return Failed(job_error(error, retryable=True))
+        case ServiceBusy(retry_after_s=told):
+            delay_s = max(told or 0.0, backoff.delay_s(attempt))
+            return Retry(job_error(error, retryable=True), delay_s, avoid_worker=False)
+        case OutOfMemory():
+            return Retry(job_error(error, retryable=True), 0.0, avoid_worker=attempt > 1)
+        case StorageUnavailable() | ConnectorError():
+            return Retry(job_error(error, retryable=True), backoff.delay_s(attempt))
+    return Retry(job_error(error, retryable=True), backoff.delay_s(attempt))

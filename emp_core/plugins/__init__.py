@@ -1,0 +1,1 @@
+"""Plugins: installed distributions that bring services, connectors, stores and commands."""

@@ -1,0 +1,1 @@
+"""Bytes in, references out: where the outputs of jobs are kept."""
