@@ -1,0 +1,77 @@
+# The commands of this workspace. Each sets up what it needs by itself, in the virtual environment .venv: a machine
+# needs Python 3.11 or newer, make, and a package index that pip can reach.
+#
+#   make test ARGS="-k lease"       passes ARGS to pytest
+#   make PYTHON=python3.13 test     makes .venv with that Python
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROJECTS := $(wildcard pyproject.toml plugins/*/pyproject.toml)
+PLUGINS := $(patsubst %/,%,$(dir $(wildcard plugins/*/pyproject.toml)))
+PACKAGES := emp_core $(notdir $(wildcard plugins/*/emp_*))
+SUITES := $(wildcard tests plugins/*/tests)
+
+# Neither an environment that happens to be active nor a path of the user's may lend its packages to ours.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+.PHONY: help demo test check clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo     run one job the whole way: queue, worker, progress bar, result on disk'
+	@echo 'make test     run every test'
+	@echo 'make check    lint, formatting, types, and which room may import which'
+	@echo 'make clean    remove the virtual environment and everything that was built'
+
+demo: $(READY)
+	@$(BIN)/emp demo
+
+# More processes than eight only cost more Redis servers.
+test: $(READY)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	@for suite in $(SUITES); do echo "$(BIN)/mypy $$suite"; $(BIN)/mypy "$$suite" || exit 1; done
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv installs in seconds what takes pip half a minute, but it does not read pip's configuration. Where that names an
+# index of its own or forbids any, and where uv fails, pip installs the same files, checked against the same hashes.
+UV_KNOWS_THE_INDEX = [ -n "$$UV_INDEX_URL$$UV_DEFAULT_INDEX$$UV_INDEX$$UV_FIND_LINKS" ] || \
+	! $(BIN)/python -m pip config list | grep -Eq '[.](index-url|no-index)='
+INSTALL_UV = sed -n '/^uv==/,/[^\]$$/p' requirements.lock | $(BIN)/python -m pip install -qq --require-hashes -r /dev/stdin
+INSTALL_WITH_UV = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+INSTALL_WITH_PIP = $(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+
+$(READY): requirements.lock $(PROJECTS) | $(BIN)/python
+	@echo 'Installing the locked packages into $(VENV) ...'
+	@{ { $(UV_KNOWS_THE_INDEX); } && $(INSTALL_UV) && $(INSTALL_WITH_UV); } || $(INSTALL_WITH_PIP)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,. $(PLUGINS))
+	@touch $@
+
+$(BIN)/python:
+	@set -e; \
+	for name in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'emp-core needs Python 3.11 or newer, and none was found as python3, python3.13, python3.12 or python3.11.' >&2; \
+	  echo 'Install one (https://www.python.org/downloads), or name it: make PYTHON=/path/to/python3.' >&2; \
+	  exit 2; \
+	fi; \
+	echo "Making $(VENV) with $$($$python --version) ..."; \
+	if $$python -m venv --clear $(VENV) >/dev/null 2>&1; then exit 0; fi; \
+	if $$python -m venv --clear --without-pip $(VENV) && \
+	  $$python -m pip --python $(BIN)/python install --quiet pip; then exit 0; fi; \
+	rm -rf $(VENV); \
+	echo "$$python cannot make a virtual environment with pip in it." >&2; \
+	echo 'On Debian and Ubuntu: apt install python3-venv. Or name another Python: make PYTHON=/path/to/python3.' >&2; \
+	exit 2
