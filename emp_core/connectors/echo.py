@@ -1,6 +1,5 @@
 """The echo connector: gives the payload back. For first steps, demonstrations and tests; it needs no service."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from emp_core import errors
 from emp_core.connectors.base import Connector, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.errors import ConnectorError, InvalidJob, ServiceBusy, UnsafeName
-from emp_core.jobs.model import Job
+from emp_core.jobs.model import Artifact, Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.storage.names import safe_key
 
@@ -110,7 +109,7 @@ class EchoConnector(Connector):
             await context.progress(step / steps, f"step {step} of {steps}")
         if options.fail is not None and context.attempt <= (options.fail_attempts or context.attempt):
             raise _failed(options.fail, options.retry_after_s)
-        artifacts = ()
+        artifacts: tuple[Artifact, ...] = ()
         if (wanted := options.artifact) is not None:
             artifacts = (await context.save(wanted.text.encode(), wanted.name, wanted.media_type),)
         return JobResult(data=_given_back(job.payload), artifacts=artifacts)
@@ -183,9 +182,9 @@ class _Reader:
         value = self._given.get(name)
         if value is None:
             return None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            if least <= value <= most:
-                return float(value)
+        # NaN and the infinities are never between two numbers.
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most:
+            return float(value)
         self._problems.append(f"{self._path}.{name}: expected a number from {least:g} to {most:g}, not {value!r:.80}")
         return None
 

@@ -1,0 +1,171 @@
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from emp_core import errors
+from emp_core.connectors.base import ServiceConfig
+from emp_core.connectors.context import JobContext, Preview
+from emp_core.connectors.echo import EchoConnector
+from emp_core.errors import ConnectorError, InvalidJob, RateLimited
+from emp_core.jobs.model import Job
+from emp_core.jobs.states import JobState
+from emp_core.storage.interface import StoredObject
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    async def put(
+        self, key: str, data: bytes | AsyncIterable[bytes], *, media_type: str, overwrite: bool = False
+    ) -> StoredObject:
+        assert isinstance(data, bytes)
+        self.files[key] = data
+        return StoredObject(key, f"memory:{key}", media_type, len(data), "")
+
+    def open(self, key: str) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
+    async def delete(self, key: str) -> None:
+        del self.files[key]
+
+    async def check(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Bench:
+    """One echo job, with all that it tells."""
+
+    def __init__(self, payload: Any, attempt: int = 1) -> None:
+        self.store = MemoryStore()
+        self.told: list[tuple[float, str | None]] = []
+        self.job = Job("job-1", "echo", "echo", JobState.ACTIVE, payload=payload, attempt=attempt)
+        self.context = JobContext(self.job, store=self.store, report=self.report, save_checkpoint=self.checkpoint)
+        self.connector = EchoConnector(ServiceConfig("echo"))
+
+    def report(self, percent: float, message: str | None, preview: Preview | None) -> None:
+        self.told.append((percent, message))
+
+    async def checkpoint(self, service_job_id: str) -> None:
+        raise AssertionError("echo keeps no checkpoint")
+
+    async def run(self) -> Any:
+        return await self.connector.process_job(self.job, self.context)
+
+
+async def test_the_payload_comes_back_as_data():
+    assert (await Bench({"hello": 1, "deep": {"list": [1, None]}}).run()).data == {
+        "hello": 1,
+        "deep": {"list": [1, None]},
+    }
+
+
+async def test_a_payload_that_is_no_object_comes_back_below_a_key():
+    assert (await Bench([1, 2]).run()).data == {"payload": [1, 2]}
+
+
+async def test_progress_is_reported_step_by_step_and_the_options_are_not_given_back():
+    bench = Bench({"a": 1, "$echo": {"seconds": 0.01, "steps": 4}})
+    assert (await bench.run()).data == {"a": 1}
+    assert bench.told == [
+        (25.0, "step 1 of 4"),
+        (50.0, "step 2 of 4"),
+        (75.0, "step 3 of 4"),
+        (100.0, "step 4 of 4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in errors.__all__ if issubclass(getattr(errors, n), ConnectorError) and n != "ConnectorError"]
+)
+async def test_every_failure_of_a_service_can_be_asked_for(name: str):
+    with pytest.raises(getattr(errors, name)) as caught:
+        await Bench({"$echo": {"fail": name}}).run()
+    assert type(caught.value).__name__ == name
+
+
+async def test_a_failure_can_be_asked_for_the_first_attempts_only():
+    options = {"$echo": {"fail": "ServiceBusy", "fail_attempts": 2}, "a": 1}
+    for attempt in (1, 2):
+        with pytest.raises(errors.ServiceBusy):
+            await Bench(options, attempt).run()
+    assert (await Bench(options, 3).run()).data == {"a": 1}
+
+
+async def test_a_rate_limit_tells_how_long_to_wait():
+    with pytest.raises(RateLimited) as caught:
+        await Bench({"$echo": {"fail": "RateLimited", "retry_after_s": 2.5}}).run()
+    assert caught.value.retry_after_s == 2.5
+
+
+async def test_an_artifact_is_stored():
+    bench = Bench({"$echo": {"artifact": {"name": "notes/hello.txt", "text": "hellö"}}})
+    [artifact] = (await bench.run()).artifacts
+    assert artifact.name == "hello.txt"
+    assert artifact.media_type == "text/plain; charset=utf-8"
+    assert list(bench.store.files.values()) == ["hellö".encode()]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "$echo: expected an object"),
+        ({"second": 1}, "$echo.second: unknown"),
+        ({"seconds": -1}, "$echo.seconds: expected a number from 0"),
+        ({"seconds": "1"}, "$echo.seconds"),
+        ({"seconds": True}, "$echo.seconds"),
+        ({"seconds": float("nan")}, "$echo.seconds"),
+        ({"seconds": 10**400}, "$echo.seconds"),
+        ({"steps": 0}, "$echo.steps: expected a whole number from 1"),
+        ({"steps": 1.5}, "$echo.steps"),
+        ({"fail": "Boom"}, "$echo.fail: expected one of"),
+        ({"fail": "ConfigError"}, "$echo.fail"),
+        ({"fail": 3}, "$echo.fail: expected a text"),
+        ({"fail_attempts": 0}, "$echo.fail_attempts"),
+        ({"retry_after_s": "soon"}, "$echo.retry_after_s"),
+        ({"artifact": "x"}, "$echo.artifact: expected an object"),
+        ({"artifact": {"name": "x"}}, "$echo.artifact.text: expected a text"),
+        ({"artifact": {"name": "", "text": ""}}, "$echo.artifact.name: expected a text"),
+        ({"artifact": {"name": "../x", "text": ""}}, "$echo.artifact.name"),
+        ({"artifact": {"name": "x", "text": "", "size": 1}}, "$echo.artifact.size: unknown"),
+    ],
+)
+async def test_options_that_cannot_be_used_fail_the_job_with_their_path(options: Any, says: str):
+    with pytest.raises(InvalidJob) as caught:
+        await Bench({"$echo": options}).run()
+    assert says in str(caught.value)
+
+
+async def test_all_mistakes_of_the_options_are_told_at_once():
+    with pytest.raises(InvalidJob) as caught:
+        await Bench({"$echo": {"seconds": -1, "steps": 0, "fail": "Boom", "extra": 1}}).run()
+    assert len(caught.value.details["problems"]) == 4
+
+
+async def test_a_cancelled_job_stops_at_once():
+    bench = Bench({"$echo": {"seconds": 86_400, "steps": 10_000}})
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(bench.run)
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+    assert bench.told == []
+
+
+async def test_many_jobs_run_at_once():
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            for _ in range(EchoConnector.max_concurrent_jobs):
+                group.start_soon(Bench({"$echo": {"seconds": 0.1, "steps": 1}}).run)
+    assert EchoConnector.max_concurrent_jobs == 64
+
+
+async def test_it_is_always_well_and_tells_its_version():
+    connector = EchoConnector(ServiceConfig("echo"))
+    assert (await connector.check_health()).ok
+    assert (await connector.get_service_info()).version == EchoConnector.version
