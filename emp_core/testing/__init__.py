@@ -1,0 +1,1 @@
+"""For those who write plugins: fixtures, fake services and conformance suites."""
