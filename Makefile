@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 PROJECTS := $(wildcard pyproject.toml plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/,%,$(dir $(wildcard plugins/*/pyproject.toml)))
 PACKAGES := emp_core $(notdir $(wildcard plugins/*/emp_*))
-SUITES := $(wildcard tests plugins/*/tests)
+SUITES := tests $(wildcard plugins/*/tests)
 
 # Neither an environment that happens to be active nor a path of the user's may lend its packages to ours.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH

@@ -58,8 +58,9 @@ def setting(
     callable default is called without arguments.
     """
     variable = Variable(name, parse, default, help, aliases, secret)
-    made = {"factory": default} if callable(default) else {"default": default}
-    return field(metadata={_META: variable}, repr=not secret, **made)
+    if callable(default):
+        return field(factory=default, metadata={_META: variable}, repr=not secret)
+    return field(default=default, metadata={_META: variable}, repr=not secret)
 
 
 def environment() -> dict[str, str]:
@@ -177,7 +178,7 @@ class Settings:
     """What the core reads from the environment. Durations are in seconds, sizes in bytes."""
 
     workers: tuple[str, ...] = setting(
-        "WORKERS", default=(), parse=words, help="Worker types to run, with an optional count: `comfyui:2,ollama`."
+        "WORKERS", default=(), parse=words, help="Worker types to run, with an optional count: `one:2,another`."
     )
     worker_id: str | None = setting(
         "WORKER_ID", default=None, parse=text, help="Name of the worker; made from the worker type when not set."
@@ -219,7 +220,7 @@ class Settings:
         "EMP_CONCURRENCY",
         default=(),
         parse=words,
-        help="Jobs at once, for every service (`4`) or by service (`comfyui=1,ollama=4`); the connector's own default when not set.",
+        help="Jobs at once, for every service (`4`) or by service (`one=1,another=4`); the connector's own default when not set.",
     )
     customers_allow: tuple[str, ...] = setting(
         "EMP_CUSTOMERS_ALLOW",
