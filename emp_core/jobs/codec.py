@@ -11,10 +11,10 @@ import cattrs
 from attrs import frozen
 
 from emp_core.errors import ConfigError, PayloadTooLarge
-from emp_core.jobs.ids import is_job_id
+from emp_core.jobs.ids import is_job_id, is_service_name
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
-from emp_core.jobs.requirements import Requirements
+from emp_core.jobs.requirements import Requirement, Requirements
 from emp_core.jobs.states import JobState
 
 __all__ = [
@@ -122,7 +122,10 @@ def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
 def _check(given: JobSpec) -> None:
     spec: Any = given  # what users pass is not always what the annotations say
     problems: list[str] = []
-    problems += _name_problem("service_required", spec.service_required)
+    if not isinstance(spec.service_required, str) or not is_service_name(spec.service_required):
+        problems.append(
+            f"service_required: expected 1 to 64 letters, digits, '-', '_' or '.', not {spec.service_required!r}"
+        )
     for name in ("type", "customer_id", "user_tier", "region", "pool", "idempotency_key", "traceparent"):
         if (value := getattr(spec, name)) is not None:
             problems += _name_problem(name, value)
@@ -171,9 +174,6 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         max_attempts: what holds for a job that does not say its own number.
     """
     get = fields.get
-    requirement = json.loads(fields["requirement"]) if "requirement" in fields else {}
-    for outer in ("service", "pool", "region", "customer"):
-        requirement.pop(outer, None)
     service = fields["service_required"]
     return Job(
         id=job_id,
@@ -183,7 +183,9 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         priority=int(get("priority") or DEFAULT_PRIORITY),
         payload=None if payload is None else json.loads(payload),
         ctx=Destination(**json.loads(fields["ctx"])) if "ctx" in fields else None,
-        requirements=Requirements.from_dict(requirement) if requirement else _NO_REQUIREMENTS,
+        requirements=Requirement.from_json(fields["requirement"]).asked
+        if "requirement" in fields
+        else _NO_REQUIREMENTS,
         lane=get("lane") or service,
         customer_id=get("customer_id"),
         user_tier=get("user_tier"),

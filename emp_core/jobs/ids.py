@@ -4,7 +4,7 @@ import os
 import threading
 import time
 
-__all__ = ["is_job_id", "new_job_id"]
+__all__ = ["is_job_id", "is_service_name", "new_job_id"]
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
@@ -38,10 +38,23 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether ``text`` may be a job's id: 1 to 64 letters, digits, ``-``, ``_`` or ``.``, not beginning with a dot."""
+    """Whether ``text`` may be a job's id: a plain name that is not the last part of one of the queue's own keys."""
+    return _is_plain_name(text) and text not in _RESERVED
+
+
+def is_service_name(text: str) -> bool:
+    """Whether ``text`` may be the name of a service: a plain name."""
+    return _is_plain_name(text)
+
+
+def _is_plain_name(text: str) -> bool:
+    """1 to 64 letters, digits, ``-``, ``_`` or ``.``, not beginning with a dot."""
     return (
         1 <= len(text) <= 64
         and text[0] != "."
         and text.isascii()
         and all(char.isalnum() or char in "-_." for char in text)
     )
+
+
+_RESERVED = frozenset({"pending", "scheduled", "deadlines", "active", "completed", "failed", "cancelled"})

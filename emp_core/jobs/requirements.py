@@ -16,6 +16,9 @@ from emp_core.errors import ConfigError
 
 __all__ = ["Capabilities", "Match", "Mismatch", "ModelOffer", "Requirement", "Requirements", "ServiceOffer", "match"]
 
+AVOID_PENALTY_MS = 100_000.0
+"""What it costs to retry a job where it just failed: left for 30 s to another worker, if there is one."""
+
 _ISOLATION = ("none", "loose", "strict")
 _SCALARS = (str, int, float, bool)
 
@@ -91,11 +94,16 @@ class Requirement:
     region: str | None = None
     customer: str | None = None
     """Only set with isolation: otherwise customers share lanes."""
+    avoid: tuple[str, ...] = ()
+    """Workers where an attempt failed: they take the job only if nobody else does soon."""
+    not_here: tuple[str, ...] = ()
+    """Workers that found out that they cannot run the job."""
 
     def as_dict(self) -> dict[str, Any]:
         """The canonical form, as it stands in ``lanes``."""
         shown = {"service": self.service, **self.asked.as_dict()}
         shown.update({k: v for k in ("pool", "region", "customer") if (v := getattr(self, k)) is not None})
+        shown.update({k: sorted(v) for k in ("avoid", "not_here") if (v := getattr(self, k))})
         return shown
 
     def as_json(self) -> str:
@@ -110,14 +118,18 @@ class Requirement:
         """Read the canonical text back."""
         given = json.loads(text)
         outer = {key: given.pop(key, None) for key in ("service", "pool", "region", "customer")}
-        return cls(asked=Requirements.from_dict(given), **outer)
+        avoid, not_here = tuple(given.pop("avoid", ())), tuple(given.pop("not_here", ()))
+        return cls(asked=Requirements.from_dict(given), avoid=avoid, not_here=not_here, **outer)
 
     @property
     def lane(self) -> str:
-        """The lane's name: the service, and a digest of everything else."""
+        """The lane's name: the service, and a digest of everything else.
+
+        Names of services hold no ``@`` and no ``:``, so that a lane's name can be part of a key.
+        """
         if self == Requirement(self.service):
             return self.service
-        return f"{self.service}:{hashlib.sha256(self.as_json().encode()).hexdigest()[:12]}"
+        return f"{self.service}@{hashlib.sha256(self.as_json().encode()).hexdigest()[:12]}"
 
 
 @frozen
@@ -218,6 +230,7 @@ def match(requirement: Requirement, offered: Capabilities) -> Match | Mismatch:
     name, service = found
     reasons = [
         *([f"{name} is withdrawn: {service.withdrawn}"] if service.withdrawn else []),
+        *(["found out before that it cannot run this job"] if offered.worker_id in requirement.not_here else []),
         *_place_reasons(requirement, offered),
         *_customer_reasons(requirement, offered),
         *_model_reasons(requirement.asked, service),
@@ -226,7 +239,8 @@ def match(requirement: Requirement, offered: Capabilities) -> Match | Mismatch:
     ]
     if reasons:
         return Mismatch(tuple(reasons))
-    return Match(name, _penalty_ms(requirement.asked, service))
+    failed_here = offered.worker_id in requirement.avoid
+    return Match(name, _penalty_ms(requirement.asked, service) + (AVOID_PENALTY_MS if failed_here else 0.0))
 
 
 def _penalty_ms(asked: Requirements, service: ServiceOffer) -> float:

@@ -1,0 +1,1 @@
+"""Jobs in Redis: every change of state is one script."""

@@ -1,0 +1,34 @@
+--- Cancels a job: at once while it waits, by asking its worker while it runs.
+--- transitions: pending>cancelled scheduled>cancelled
+--- include: clock events inbox lines leave_active facts
+--- argv: prefix events_max keep_completed_ms keep_failed_ms keep_cancelled_ms id reason
+--- returns: {code, status}
+--- codes: 1 cancelled or asked for, 0 the job is in a final state, -1 no such job
+
+local now = clock()
+local facts = facts_of(id)
+if not facts then
+  return { -1, '' }
+end
+local job = prefix .. 'jobs:' .. id
+local because = reason ~= '' and (',"reason":' .. cjson.encode(reason)) or ''
+
+if facts.status == 'active' then
+  if not facts.cancel then
+    redis.call('HSET', job, 'cancel_requested', us(now))
+    emit(id, 'cancel_requested', now, because)
+  end
+  tell(facts.worker, 'cancel ' .. id)
+  return { 1, 'active' }
+end
+if facts.status == 'pending' then
+  leave_line(id, facts.lane, facts.customer, now)
+elseif facts.status == 'scheduled' then
+  redis.call('ZREM', scheduled_key, id)
+else
+  return { 0, facts.status }
+end
+redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
+emit(id, 'cancelled', now, ',"status":"cancelled"' .. because)
+settle(id, 'cancelled', now)
+return { 1, 'cancelled' }

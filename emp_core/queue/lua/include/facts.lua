@@ -1,0 +1,27 @@
+--- What the scripts need to know of a job: its hash with the defaults filled in.
+--- argv: prefix
+
+local function facts_of(id)
+  local f = redis.call(
+    'HMGET', prefix .. 'jobs:' .. id,
+    'status', 'service_required', 'lane', 'requirement', 'customer_id', 'arrival', 'token', 'worker_id',
+    'attempt', 'max_attempts', 'crashes', 'cancel_requested', 'deadline_at', 'created_at'
+  )
+  if not f[1] then
+    return nil
+  end
+  return {
+    status = f[1],
+    lane = f[3] or f[2],
+    requirement = f[4] or ('{"service":' .. cjson.encode(f[2]) .. '}'),
+    customer = f[5] or '',
+    arrival = tonumber(f[6]),
+    token = f[7],
+    worker = f[8],
+    attempt = tonumber(f[9] or 0),
+    max_attempts = tonumber(f[10] or 0),
+    crashes = tonumber(f[11] or 0),
+    cancel = f[12],
+    deadline = tonumber(f[13] or 0),
+  }
+end

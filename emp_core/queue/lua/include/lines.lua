@@ -1,0 +1,90 @@
+--- The order of waiting jobs: a customer's line in a lane by virtual arrival, customers in a lane by turn, lanes by
+--- their first turn. A customer's turn is the virtual arrival of its best job, or later when it had a turn since.
+--- keys: pending heads waiting lanes lanes_version lanes_empty workers
+--- argv: prefix
+
+local function line_of(lane, customer)
+  return prefix .. 'lane:' .. lane .. ':line:' .. customer
+end
+
+local function turns_of(lane)
+  return prefix .. 'lane:' .. lane
+end
+
+-- Makes a lane known to every live worker. Says whether it was new.
+local function open_lane(lane, requirement, now)
+  if redis.call('HSETNX', lanes_key, lane, requirement) == 0 then
+    return false
+  end
+  redis.call('INCR', lanes_version_key)
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', workers_key, '(' .. us(now), '+inf')) do
+    tell(worker, 'lane ' .. lane)
+  end
+  return true
+end
+
+-- Puts the first turn of a lane into the index of lanes, or takes the lane out of it.
+local function set_head(lane, now)
+  local first = redis.call('ZRANGE', turns_of(lane), 0, 0, 'WITHSCORES')
+  if first[1] then
+    redis.call('ZADD', heads_key, first[2], lane)
+  else
+    redis.call('ZREM', heads_key, lane)
+    redis.call('ZADD', lanes_empty_key, us(now), lane)
+  end
+end
+
+local function take_turn(lane, customer, turn)
+  if redis.call('ZADD', turns_of(lane), 'LT', us(turn), customer) == 1 then
+    redis.call('HINCRBY', waiting_key, customer, 1)
+  end
+  if redis.call('ZADD', heads_key, 'LT', us(turn), lane) == 1 then
+    redis.call('ZREM', lanes_empty_key, lane)
+  end
+end
+
+-- A customer without turns in any lane waits no more.
+local function drop_turn(lane, customer)
+  if redis.call('ZREM', turns_of(lane), customer) == 1 and redis.call('HINCRBY', waiting_key, customer, -1) <= 0 then
+    redis.call('HDEL', waiting_key, customer)
+  end
+end
+
+-- Puts a waiting job into its place.
+local function enter_line(id, lane, customer, arrival)
+  redis.call('ZADD', pending_key, us(arrival), id)
+  redis.call('ZADD', line_of(lane, customer), us(arrival), id)
+  local parked = prefix .. 'parked:' .. customer
+  local turn = redis.call('HGET', parked, lane)
+  if not turn then
+    take_turn(lane, customer, arrival)
+  elseif arrival < tonumber(turn) then
+    redis.call('HSET', parked, lane, us(arrival))
+  end
+end
+
+-- Takes a waiting job out of its place.
+local function leave_line(id, lane, customer, now)
+  redis.call('ZREM', pending_key, id)
+  local line = line_of(lane, customer)
+  redis.call('ZREM', line, id)
+  if redis.call('EXISTS', line) == 0 then
+    redis.call('HDEL', prefix .. 'parked:' .. customer, lane)
+    drop_turn(lane, customer)
+    set_head(lane, now)
+  end
+end
+
+-- Gives a customer that was at its cap its turns back.
+local function unpark(customer, now)
+  local parked = prefix .. 'parked:' .. customer
+  local turns = redis.call('HGETALL', parked)
+  if #turns == 0 then
+    return
+  end
+  redis.call('DEL', parked)
+  for i = 1, #turns, 2 do
+    take_turn(turns[i], customer, tonumber(turns[i + 1]))
+    wake(turns[i], now)
+  end
+end

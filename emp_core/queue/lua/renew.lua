@@ -1,0 +1,48 @@
+--- A worker's heartbeat: renews the leases that it names, and takes their progress.
+--- include: clock
+--- keys: workers active lanes_version keeper
+--- argv: prefix worker session lease_us count
+--- rest: per lease: id token progress message service_job_id ('' where nothing changed)
+--- returns: {code, now, lanes version, whether nobody keeps house, then per lease: 1 renewed, 2 renewed and to be cancelled, -1 lost}
+--- codes: 1 done, 0 the worker is not registered under this session
+
+local now = clock()
+local mine = prefix .. 'worker:' .. worker
+local known = redis.call('GET', mine .. ':heartbeat') == session
+local ttl_ms = us(tonumber(lease_us) / 1000)
+local ends = us(now + tonumber(lease_us))
+local reply = {
+  known and 1 or 0, us(now), redis.call('GET', lanes_version_key) or '0', 1 - redis.call('EXISTS', keeper_key),
+}
+if known then
+  redis.call('PEXPIRE', mine .. ':heartbeat', ttl_ms)
+  redis.call('ZADD', workers_key, ends, worker)
+  local state_ms = us(2 * tonumber(lease_us) / 1000 + 60000)
+  for _, part in ipairs({ ':capabilities', ':lanes', ':claim' }) do
+    redis.call('PEXPIRE', mine .. part, state_ms)
+  end
+end
+
+local at = rest
+for i = 1, tonumber(count) do
+  local id, token, progress, message, service_job_id = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local job = prefix .. 'jobs:' .. id
+  local f = redis.call('HMGET', job, 'status', 'token', 'cancel_requested')
+  if f[1] ~= 'active' or f[2] ~= token then
+    reply[4 + i] = -1
+  else
+    redis.call('ZADD', active_key, ends, id)
+    if progress ~= '' then
+      redis.call('HSET', job, 'progress', progress, 'message', message)
+      redis.call('PUBLISH', prefix .. 'events:' .. id, '{"event":"progress","job":"' .. id .. '","at":' .. us(now)
+        .. ',"progress":' .. progress .. (message ~= '' and (',"message":' .. cjson.encode(message)) or '') .. '}')
+    end
+    if service_job_id ~= '' then
+      redis.call('HSET', job, 'service_job_id', service_job_id)
+    end
+    reply[4 + i] = f[3] and 2 or 1
+  end
+  at = at + 5
+end
+
+return reply

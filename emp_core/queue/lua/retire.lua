@@ -1,0 +1,19 @@
+--- Takes a worker that ends out of every index. Its jobs must be finished or released before.
+--- keys: workers idle keeper
+--- argv: prefix worker session
+--- returns: 1 done, 0 the worker is not registered under this session
+
+local mine = prefix .. 'worker:' .. worker
+if redis.call('GET', mine .. ':heartbeat') ~= session then
+  return 0
+end
+for _, lane in ipairs(redis.call('ZRANGE', mine .. ':lanes', 0, -1)) do
+  redis.call('ZREM', prefix .. 'lane:' .. lane .. ':workers', worker)
+end
+redis.call('DEL', mine .. ':heartbeat', mine .. ':capabilities', mine .. ':lanes', mine .. ':claim', mine .. ':inbox')
+redis.call('ZREM', workers_key, worker)
+redis.call('ZREM', idle_key, worker)
+if redis.call('GET', keeper_key) == worker then
+  redis.call('DEL', keeper_key)
+end
+return 1

@@ -1,0 +1,71 @@
+--- Takes jobs into the queue, or says why not. One reply per job, in order; a repeated call changes nothing.
+--- transitions: none>pending none>scheduled
+--- include: clock events inbox lines
+--- keys: pending scheduled deadlines
+--- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
+--- rest: per job: id lane requirement customer priority start_at deadline_at idempotency_key digest payload fields then as many field names and values
+--- returns: {now, then per job code, id, workers serving its lane (-1: the lane is new)}
+--- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes
+
+local now = clock()
+local reply = { us(now) }
+local at = rest
+
+local function answer(code, id, serving)
+  reply[#reply + 1] = code
+  reply[#reply + 1] = id
+  reply[#reply + 1] = serving
+end
+
+-- The job that this submit repeats, and whether it has the same body.
+local function known(id, idempotency_key, digest)
+  local first = id
+  if idempotency_key ~= '' then
+    first = redis.call('GET', prefix .. 'idem:' .. idempotency_key) or id
+  end
+  if redis.call('EXISTS', prefix .. 'jobs:' .. first) == 0 then
+    return nil
+  end
+  -- Without a digest the id was made by the queue: it is there because this very call was sent twice.
+  return first, digest == '' or redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') == digest
+end
+
+for _ = 1, tonumber(count) do
+  local id, lane, requirement, customer = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local priority, start_at, deadline_at = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+  local idempotency_key, digest, payload, fields = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9], tonumber(ARGV[at + 10])
+  local first, same = known(id, idempotency_key, digest)
+  if first then
+    answer(same and 0 or -1, first, 0)
+  elseif tonumber(max_pending) > 0 and redis.call('ZCARD', pending_key) >= tonumber(max_pending) then
+    answer(-2, id, 0)
+  elseif redis.call('HEXISTS', lanes_key, lane) == 0 and redis.call('HLEN', lanes_key) >= tonumber(max_lanes) then
+    answer(-3, id, 0)
+  else
+    local job = prefix .. 'jobs:' .. id
+    local later = start_at ~= '' and tonumber(start_at) > now
+    local arrival = (later and tonumber(start_at) or now) - tonumber(priority) * tonumber(step_us)
+    local status = later and 'scheduled' or 'pending'
+    redis.call('HSET', job, 'status', status, 'created_at', us(now), 'arrival', us(arrival),
+      unpack(ARGV, at + 11, at + 10 + fields))
+    redis.call('SET', job .. ':payload', payload)
+    if idempotency_key ~= '' then
+      redis.call('SET', prefix .. 'idem:' .. idempotency_key, id, 'PX', keep_idempotency_ms)
+    end
+    if deadline_at ~= '' then
+      redis.call('ZADD', deadlines_key, deadline_at, id)
+    end
+    local new_lane = open_lane(lane, requirement, now)
+    emit(id, 'submitted', now, ',"status":"' .. status .. '"')
+    if later then
+      redis.call('ZADD', scheduled_key, start_at, id)
+    else
+      enter_line(id, lane, customer, arrival)
+      wake(lane, now)
+    end
+    answer(1, id, new_lane and -1 or redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers'))
+  end
+  at = at + 11 + fields
+end
+
+return reply

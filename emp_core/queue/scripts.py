@@ -1,0 +1,125 @@
+"""Loading the Lua scripts. A script's header is the one place that says what goes in and what comes out.
+
+The lines of a header begin with ``---``. The first says what the script does; then ``transitions:`` (``from>to``),
+``include:`` (files of ``lua/include``), ``keys:`` (names from `FIXED_KEYS`, which the body has as ``NAME_key``), ``argv:``
+(arguments, which the body has under their names), ``rest:`` (what follows them; the body has the index of the first one
+as ``rest``), ``returns:`` and ``codes:``. Keys and arguments of what is included come along.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from attrs import field, frozen
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from emp_core.queue.keys import FIXED_KEYS, Keys
+
+__all__ = ["SCRIPT_NAMES", "Script", "load_script"]
+
+SCRIPT_NAMES = ("submit", "claim", "finish", "renew", "cancel", "retry", "lanes_set", "retire", "sweep", "note")
+
+_LUA = resources.files("emp_core.queue") / "lua"
+
+
+@frozen
+class Header:
+    """What a script says of itself."""
+
+    purpose: str
+    fields: Mapping[str, str]
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """The words of one line of the header."""
+        return tuple(self.fields.get(name, "").split())
+
+
+@frozen
+class Script:
+    """A script, ready to be called.
+
+    Attributes:
+        keys: names of the fixed keys that it takes, in order.
+        argv: names of the arguments that it takes, in order.
+    """
+
+    name: str
+    header: Header
+    keys: tuple[str, ...]
+    argv: tuple[str, ...]
+    source: str = field(repr=False)
+    sha: str
+
+    async def __call__(
+        self,
+        client: Redis,
+        keys: Keys,
+        arguments: Mapping[str, str | int | float],
+        rest: Sequence[str | int | float] = (),
+    ) -> Any:
+        """Run it. ``arguments`` are by name; ``prefix`` is filled in."""
+        call = self.call(keys, arguments, rest)
+        try:
+            return await client.evalsha(self.sha, *call)
+        except NoScriptError:
+            # Redis was restarted or flushed its scripts.
+            return await client.eval(self.source, *call)
+
+    def call(
+        self, keys: Keys, arguments: Mapping[str, str | int | float], rest: Sequence[str | int | float] = ()
+    ) -> tuple[Any, ...]:
+        """The arguments of EVALSHA after the digest: for pipelines."""
+        given = {"prefix": keys.namespace, **arguments}
+        if len(given) != len(self.argv):
+            raise TypeError(f"script {self.name} takes {', '.join(self.argv)}, not {', '.join(given)}")
+        return (
+            len(self.keys),
+            *(keys.fixed(name) for name in self.keys),
+            *(given[name] for name in self.argv),
+            *rest,
+        )
+
+
+@cache
+def load_script(name: str) -> Script:
+    """Read a script and everything that it includes.
+
+    Raises:
+        ValueError: a header names a key that does not exist.
+    """
+    header, body = _read(_LUA / f"{name}.lua")
+    included = [_read(_LUA / "include" / f"{part}.lua") for part in header.words("include")]
+    headers = [header, *(one for one, _ in included)]
+    keys = _union(one.words("keys") for one in headers)
+    argv = _union(one.words("argv") for one in headers)
+    if unknown := [key for key in keys if key not in FIXED_KEYS]:
+        raise ValueError(f"{name}.lua: unknown keys {', '.join(unknown)}")
+    prelude = [f"local {key}_key = KEYS[{i}]" for i, key in enumerate(keys, 1)]
+    prelude += [f"local {arg} = ARGV[{i}]" for i, arg in enumerate(argv, 1)]
+    prelude.append(f"local rest = {len(argv) + 1}")
+    source = "\n".join([*prelude, *(text for _, text in included), body])
+    return Script(name, header, keys, argv, source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - Redis's own
+
+
+def _read(file: Any) -> tuple[Header, str]:
+    text = file.read_text(encoding="utf-8")
+    comments = [line[3:].strip() for line in text.splitlines() if line.startswith("---")]
+    fields: dict[str, str] = {}
+    purpose: list[str] = []
+    for line in comments:
+        name, colon, value = line.partition(":")
+        if colon and name in _FIELDS:
+            fields[name] = value.strip()
+        else:
+            purpose.append(line)
+    return Header(" ".join(purpose), fields), text
+
+
+_FIELDS = frozenset({"transitions", "include", "keys", "argv", "rest", "returns", "codes"})
+
+
+def _union(lists: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for words in lists for word in words))

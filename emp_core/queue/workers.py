@@ -1,0 +1,50 @@
+"""Workers as Redis knows them: their capabilities as a hash of JSON texts."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import cattrs
+from attrs import frozen
+
+from emp_core.jobs.codec import dumps
+from emp_core.jobs.requirements import Capabilities
+
+__all__ = ["WorkerView", "decode_worker", "encode_capabilities"]
+
+_converter = cattrs.Converter()
+_TEXTS = ("worker_id", "machine_id", "pool", "region")
+
+
+@frozen
+class WorkerView:
+    """A live worker.
+
+    Attributes:
+        id: its name among all machines: ``WORKER_ID@MACHINE_ID``.
+        alive_for_s: how long its heartbeat still holds.
+    """
+
+    id: str
+    capabilities: Capabilities
+    alive_for_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json`` output."""
+        shown: dict[str, Any] = _converter.unstructure(self.capabilities)
+        return {"id": self.id, **shown, "alive_for_s": round(self.alive_for_s, 1)}
+
+
+def encode_capabilities(capabilities: Capabilities) -> list[str]:
+    """Names and values in turn, for the hash."""
+    pairs: list[str] = []
+    for name, value in _converter.unstructure(capabilities).items():
+        if value is not None:
+            pairs += (name, value if name in _TEXTS else dumps(value))
+    return pairs
+
+
+def decode_worker(worker_id: str, facts: Mapping[str, str], alive_for_s: float) -> WorkerView:
+    """A worker from its hash."""
+    values = {name: text if name in _TEXTS else json.loads(text) for name, text in facts.items()}
+    return WorkerView(worker_id, _converter.structure(values, Capabilities), alive_for_s)
