@@ -6,13 +6,8 @@ asks for a password that only its own user can read.
 """
 
 import contextlib
-import errno
 import fcntl
-import json
 import os
-import select
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,15 +20,21 @@ import anyio.to_thread
 import structlog
 from attrs import field, frozen
 
-from emp_core.errors import ConfigError, QueueUnavailable
+from emp_core.errors import QueueUnavailable
 from emp_core.queue import embedded_supervisor as keeper
+from emp_core.queue.embedded_folder import (
+    POLL_S,
+    WAIT_LIMIT_S,
+    folder_errors,
+    is_held,
+    lock_within,
+    only_one,
+    unavailable,
+)
+from emp_core.queue.embedded_launch import END_LIMIT_S, end_orphan, spawn_supervisor
 from emp_core.queue.server_binary import find_server
 
 __all__ = ["EmbeddedRedis", "embedded_redis", "find_server", "running", "stop", "use_embedded_redis"]
-
-_START_LIMIT_S = 120.0  # another process may be loading a large data set while this one waits for it
-_END_LIMIT_S = 20.0
-_POLL_S = 0.02  # a lock cannot be waited for with a time limit
 
 _log = structlog.get_logger("emp.redis")
 
@@ -132,20 +133,20 @@ class _Use:
         self._given_up.set()
 
     def enter(self) -> EmbeddedRedis:
-        with self._turn, _only_one(self._folder, self._given_up):
-            with _folder_errors(self._folder):
+        with self._turn, only_one(self._folder, self._given_up):
+            with folder_errors(self._folder):
                 self._users = keeper.open_lock(self._folder, keeper.USERS_LOCK)
             # Held by a supervisor that is ending its server, until both are gone.
-            _lock_within(self._users, fcntl.LOCK_SH, self._given_up, self._folder)
+            lock_within(self._users, fcntl.LOCK_SH, self._given_up, self._folder)
             found = _wait_for_running(self._folder, self._given_up)
             if found is None:
                 self._start()
                 found = _wait_for_running(self._folder, self._given_up)
             if found is None:
-                raise _unavailable(self._folder, "ended as soon as it had started", keeper.log_tail(self._folder))
+                raise unavailable(self._folder, "ended as soon as it had started", keeper.log_tail(self._folder))
             _check_answers(found)
             if self._stay:
-                with _folder_errors(self._folder):
+                with folder_errors(self._folder):
                     (self._folder / keeper.STAY).touch()
         return found
 
@@ -162,78 +163,29 @@ class _Use:
 
     def _see_it_end(self, supervisor: int | None) -> None:
         """Wait for the server to be gone, so that whoever owns the folder may remove it."""
-        deadline = time.monotonic() + _END_LIMIT_S
-        while _is_held(self._folder, keeper.SUPERVISOR_LOCK):
+        deadline = time.monotonic() + END_LIMIT_S
+        while is_held(self._folder, keeper.SUPERVISOR_LOCK):
             if keeper.read_state(self._folder).get("supervisor_pid") != supervisor:
                 return  # somebody came and started the next one
             if time.monotonic() > deadline:
                 _log.warning("embedded Redis is slow to end", folder=str(self._folder))
                 return
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     def _start(self) -> None:
-        _end_orphan(self._folder)
+        end_orphan(self._folder)
         binary = find_server()
-        with _folder_errors(self._folder):
+        with folder_errors(self._folder):
             (self._folder / keeper.STAY).unlink(missing_ok=True)
-            word = _spawn_supervisor(self._folder, binary, self._given_up)
+            word = spawn_supervisor(self._folder, binary, self._given_up)
+            if word.get("errno"):
+                raise OSError(word["errno"], os.strerror(word["errno"]))
         if "ready" not in word:
-            raise _unavailable(self._folder, f"did not start: {word['error']}", word["log"])
-        _log.info("embedded Redis started", folder=str(self._folder))
+            raise unavailable(self._folder, f"did not start: {word['error']}", word["log"])
 
 
 def _folder(data_dir: Path) -> Path:
     return data_dir.expanduser().absolute() / "redis"
-
-
-@contextlib.contextmanager
-def _folder_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise QueueUnavailable(
-                f"the embedded Redis has no room in {folder}: {error.strerror}",
-                hint="free some space, or set EMP_DATA_DIR to a folder on another disk",
-            ) from error
-        raise ConfigError(
-            f"the embedded Redis cannot use its folder {folder}: {error.strerror or error}",
-            hint="make it writable for this user, set EMP_DATA_DIR to another folder, or set HUB_REDIS_URL to a Redis that runs",
-        ) from error
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path, given_up: threading.Event) -> Iterator[None]:
-    """Start and stop are for one process at a time."""
-    with _folder_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_mode & 0o077:
-            folder.chmod(0o700)
-        lock = keeper.open_lock(folder, keeper.START_LOCK)
-    try:
-        _lock_within(lock, fcntl.LOCK_EX, given_up, folder)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock_within(lock: int, operation: int, given_up: threading.Event, folder: Path) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    while not keeper.try_lock(lock, operation):
-        if given_up.wait(_POLL_S) or time.monotonic() > deadline:
-            raise _unavailable(folder, "is still being started or stopped by another process", "")
-
-
-def _is_held(folder: Path, name: str) -> bool:
-    """Whether a living process holds this lock for itself."""
-    try:
-        lock = keeper.open_lock(folder, name)
-    except OSError:  # no folder, or none of ours: nothing runs there that we could use
-        return False
-    try:
-        return not keeper.try_lock(lock, fcntl.LOCK_SH)
-    finally:
-        os.close(lock)
 
 
 def _is_last(folder: Path, users: int) -> bool:
@@ -241,11 +193,11 @@ def _is_last(folder: Path, users: int) -> bool:
     if keeper.try_lock(users, fcntl.LOCK_EX):
         return True
     # Others share it, or the supervisor has got it in this instant and keeps it until the server is gone.
-    return _is_held(folder, keeper.USERS_LOCK)
+    return is_held(folder, keeper.USERS_LOCK)
 
 
 def _running(folder: Path) -> EmbeddedRedis | None:
-    if not folder.is_dir() or not _is_held(folder, keeper.SUPERVISOR_LOCK):
+    if not folder.is_dir() or not is_held(folder, keeper.SUPERVISOR_LOCK):
         return None
     return _described(folder, keeper.read_state(folder))
 
@@ -266,14 +218,14 @@ def _described(folder: Path, state: dict[str, Any]) -> EmbeddedRedis | None:
 
 def _wait_for_running(folder: Path, given_up: threading.Event) -> EmbeddedRedis | None:
     """The server, once its supervisor says that it is ready; None when it has no supervisor."""
-    deadline = time.monotonic() + _START_LIMIT_S
-    while _is_held(folder, keeper.SUPERVISOR_LOCK):
+    deadline = time.monotonic() + WAIT_LIMIT_S
+    while is_held(folder, keeper.SUPERVISOR_LOCK):
         found = _described(folder, keeper.read_state(folder))
         if found is not None:
             return found
         # It is coming back after a crash, or going.
-        if given_up.wait(_POLL_S) or time.monotonic() > deadline:
-            raise _unavailable(folder, "is not ready", keeper.log_tail(folder))
+        if given_up.wait(POLL_S) or time.monotonic() > deadline:
+            raise unavailable(folder, "is not ready", keeper.log_tail(folder))
     return None
 
 
@@ -290,63 +242,14 @@ def _check_answers(found: EmbeddedRedis) -> None:
         )
 
 
-def _end_orphan(folder: Path) -> None:
-    """End a server whose supervisor was killed. The lock proves that it is ours: it holds its address while it lives."""
-    deadline = time.monotonic() + _END_LIMIT_S
-    asked = False
-    while _is_held(folder, keeper.SERVER_LOCK):
-        state = keeper.read_state(folder)
-        if not asked and state.get("port"):
-            asked = True
-            with contextlib.suppress(OSError):  # it is ending by itself
-                keeper.ask(state["port"], state["password"], "SHUTDOWN", timeout_s=5.0)
-        if time.monotonic() > deadline:
-            raise _unavailable(folder, "was left without its supervisor and does not end", keeper.log_tail(folder))
-        time.sleep(_POLL_S)
-
-
-def _spawn_supervisor(folder: Path, binary: Path, given_up: threading.Event) -> dict[str, Any]:
-    """Start the supervisor and return its first word: ``{"ready": true}`` or ``{"error": …, "log": …}``."""
-    with (folder / keeper.LOG).open("ab") as log:
-        offset = log.tell()
-        process = subprocess.Popen(  # noqa: S603 - this Python, with a script of this package
-            [sys.executable, "-I", "-S", keeper.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=folder,
-            start_new_session=True,  # a Ctrl-C is for the workers; the server must outlive their draining
-        )
-    order = json.dumps({"folder": str(folder), "binary": str(binary)}).encode() + b"\n"
-    with process:
-        if process.stdin is None or process.stdout is None:
-            raise QueueUnavailable(f"the embedded Redis in {folder} cannot be given its order")
-        with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
-            stdin.write(order)
-        word = b""
-        while not word.endswith(b"\n"):
-            if given_up.is_set():
-                raise _unavailable(folder, "is not wanted any more", "")
-            if not select.select([process.stdout], [], [], 0.1)[0]:
-                continue
-            chunk = os.read(process.stdout.fileno(), 65536)
-            if not chunk:
-                break
-            word += chunk
-    if not word.endswith(b"\n"):
-        return {"error": "its supervisor ended", "log": keeper.log_tail(folder, offset)}
-    first: dict[str, Any] = json.loads(word)
-    return first
-
-
 def _stop(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    with _only_one(folder, threading.Event()):
+    with only_one(folder, threading.Event()):
         (folder / keeper.STAY).unlink(missing_ok=True)
-        if not _is_held(folder, keeper.SUPERVISOR_LOCK):
-            orphan = _is_held(folder, keeper.SERVER_LOCK)
-            _end_orphan(folder)
+        if not is_held(folder, keeper.SUPERVISOR_LOCK):
+            orphan = is_held(folder, keeper.SERVER_LOCK)
+            end_orphan(folder)
             return orphan
         with contextlib.suppress(OSError):  # nobody reads: it is ending by itself
             control = os.open(folder / keeper.CONTROL, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -354,17 +257,9 @@ def _stop(folder: Path) -> bool:
                 os.write(control, b"stop\n")
             finally:
                 os.close(control)
-        deadline = time.monotonic() + _END_LIMIT_S
-        while _is_held(folder, keeper.SUPERVISOR_LOCK):
+        deadline = time.monotonic() + END_LIMIT_S
+        while is_held(folder, keeper.SUPERVISOR_LOCK):
             if time.monotonic() > deadline:
-                raise _unavailable(folder, "does not end", keeper.log_tail(folder))
-            time.sleep(_POLL_S)
+                raise unavailable(folder, "does not end", keeper.log_tail(folder))
+            time.sleep(POLL_S)
     return True
-
-
-def _unavailable(folder: Path, what: str, log: str) -> QueueUnavailable:
-    shown = f"\n{log}" if log else ""
-    return QueueUnavailable(
-        f"the embedded Redis in {folder} {what}{shown}",
-        hint=f"its log is {folder / keeper.LOG}; HUB_REDIS_URL names another Redis to use",
-    )

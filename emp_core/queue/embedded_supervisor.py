@@ -125,8 +125,8 @@ class Supervisor:
             if not self._lock_within(lock, _LOCK_LIMIT_S):
                 tell.error(f"{name} is still held by a process that is ending", "")
                 return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._events.put("stop"))
+        for wanted in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(wanted, lambda *_: self._events.put("stop"))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             self._write("starting")  # what an earlier life left there is not true any more
@@ -138,7 +138,8 @@ class Supervisor:
             threading.Thread(target=self._watch_control, args=(control,), daemon=True).start()
             self._keep()
         except (_CannotStart, OSError) as error:
-            tell.error(str(error), log_tail(self._folder, self._log_offset))
+            number = error.errno if isinstance(error, OSError) else None
+            tell.error(str(error), log_tail(self._folder, self._log_offset), number)
         finally:
             self._end()
 
@@ -325,9 +326,9 @@ class _Starter:
         """Say that the state file tells the rest."""
         self._say({"ready": True})
 
-    def error(self, message: str, log: str) -> None:
-        """Say why there is no server."""
-        self._say({"error": message, "log": log})
+    def error(self, message: str, log: str, number: int | None = None) -> None:
+        """Say why there is no server; ``number`` is the system's, where it was the system that refused."""
+        self._say({"error": message, "log": log, "errno": number})
 
     def _say(self, word: dict[str, Any]) -> None:
         if self._descriptor < 0:
