@@ -15,6 +15,9 @@ SUITES := tests $(wildcard plugins/*/tests)
 # Neither an environment that happens to be active nor a path of the user's may lend its packages to ours.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
+# uv trusts the certificates that the machine trusts, as pip does where a company has its own.
+export UV_SYSTEM_CERTS ?= 1
+
 .PHONY: help demo test check clean
 .DELETE_ON_ERROR:
 
@@ -53,7 +56,8 @@ INSTALL_WITH_PIP = $(BIN)/python -m pip install --quiet --require-hashes -r requ
 
 $(READY): requirements.lock $(PROJECTS) | $(BIN)/python
 	@echo 'Installing the locked packages into $(VENV) ...'
-	@{ { $(UV_KNOWS_THE_INDEX); } && $(INSTALL_UV) && $(INSTALL_WITH_UV); } || $(INSTALL_WITH_PIP)
+	@{ { $(UV_KNOWS_THE_INDEX); } && $(INSTALL_UV) && $(INSTALL_WITH_UV); } || \
+	  { echo 'Installing with pip instead of uv ...'; $(INSTALL_WITH_PIP); }
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,. $(PLUGINS))
 	@touch $@
 
