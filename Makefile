@@ -37,7 +37,7 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 	@for suite in $(SUITES); do echo "$(BIN)/mypy $$suite"; $(BIN)/mypy "$$suite" || exit 1; done
 	$(BIN)/pyright

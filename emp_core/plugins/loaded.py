@@ -74,7 +74,7 @@ class Plugins:
     installers: Mapping[str, Registered]
     stores: Mapping[str, Registered]
     balancers: Mapping[str, Registered]
-    _manager: pluggy.PluginManager = field(repr=False)
+    _manager: pluggy.PluginManager = field(alias="manager", repr=False)
 
     def listing(self) -> tuple[PluginListing, ...]:
         """Every plugin, in use or not, by name."""
