@@ -27,7 +27,7 @@ class ServiceConfig:
 
     name: str
     environ: Mapping[str, str] = field(factory=dict, repr=False)
-    options: Mapping[str, Any] = field(factory=dict)
+    options: Mapping[str, Any] = field(factory=dict, repr=False)
 
 
 @frozen

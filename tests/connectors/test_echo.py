@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
@@ -9,8 +10,7 @@ from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.context import JobContext, Preview
 from emp_core.connectors.echo import EchoConnector
 from emp_core.errors import ConnectorError, InvalidJob, RateLimited
-from emp_core.jobs.model import Job
-from emp_core.jobs.states import JobState
+from emp_core.jobs.codec import decode_job
 from emp_core.storage.interface import StoredObject
 
 
@@ -44,7 +44,8 @@ class Bench:
     def __init__(self, payload: Any, attempt: int = 1) -> None:
         self.store = MemoryStore()
         self.told: list[tuple[float, str | None]] = []
-        self.job = Job("job-1", "echo", "echo", JobState.ACTIVE, payload=payload, attempt=attempt)
+        fields = {"service_required": "echo", "status": "active", "attempt": str(attempt)}
+        self.job = decode_job("job-1", fields, json.dumps(payload))
         self.context = JobContext(self.job, store=self.store, report=self.report, save_checkpoint=self.checkpoint)
         self.connector = EchoConnector(ServiceConfig("echo"))
 

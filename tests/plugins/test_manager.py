@@ -10,13 +10,14 @@ import pytest
 from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.echo import EchoConnector
 from emp_core.errors import PluginError, ServiceUnavailable
-from emp_core.jobs.model import Job
+from emp_core.jobs.codec import decode_job
 from emp_core.jobs.outcomes import Cancelled
-from emp_core.jobs.states import JobState
 from emp_core.plugins.manager import load_plugins
 from emp_core.plugins.offline import OfflinePlugin
 
 InstallPlugin = Callable[..., None]
+
+CANCELLED = {"service_required": "echo", "status": "cancelled"}
 
 CONNECTOR = """
     @hookimpl
@@ -135,7 +136,7 @@ def test_a_plugin_whose_hook_raises_is_offline_and_leaves_nothing_behind(install
     plugins = load_plugins()
     assert "no region" in offline("bad").message
     assert "BadConnector" not in plugins.connectors
-    plugins.job_finished(Job("1", "echo", "echo", JobState.CANCELLED), Cancelled())
+    plugins.job_finished(decode_job("1", CANCELLED), Cancelled())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ async def test_a_connector_that_does_not_import_says_why_instead_of_ending_the_w
     assert "torchy" in health.reason
     with pytest.raises(ServiceUnavailable, match="torch_that_is_not_there"):
         await connector.connect()
-    assert await connector.can_process_job(Job("1", "torchy", "torchy", JobState.ACTIVE)) is not None
+    assert await connector.can_process_job(decode_job("1", CANCELLED)) is not None
 
 
 async def test_the_connector_of_an_offline_plugin_says_why_the_plugin_is_offline(install: InstallPlugin):
@@ -285,7 +286,7 @@ def test_what_a_plugin_raises_when_a_job_has_finished_reaches_neither_the_caller
     install("a", "@hookimpl\ndef emp_job_finished(job):\n    raise RuntimeError('broken')\n")
     install("b", "told = []\n\n@hookimpl\ndef emp_job_finished(job, outcome):\n    told.append((job.id, outcome))\n")
     plugins = load_plugins()
-    plugins.job_finished(Job("7", "echo", "echo", JobState.CANCELLED), Cancelled())
+    plugins.job_finished(decode_job("7", CANCELLED), Cancelled())
     assert sys.modules["emp_b_plugin"].told == [("7", Cancelled())]
 
 
