@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mimetypes
 import posixpath
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.web_request import FileField
 
-from emp_comfyui.testing import jpeg, pictures, png, webp
+from emp_comfyui.testing import jpeg, pictures, png, sample_files, webp
 from emp_comfyui.testing.folders import KINDS
 from emp_comfyui.testing.records import UploadRecord
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
 
     from emp_comfyui.testing.server import FakeComfyUI
 
-_TYPES = {
-    ".flac": "audio/flac",
-    ".mp3": "audio/mpeg",
-    ".opus": "audio/ogg",
-    ".webp": "image/webp",
-    ".webm": "video/webm",
-    ".mp4": "video/mp4",
-}
 _NEVER_SHOWN = {"text/html", "application/xhtml+xml", "text/javascript", "text/css"}
 
 
@@ -131,7 +122,7 @@ def _answer(path: Path, preview: str | None, channel: str) -> web.StreamResponse
         return web.Response(body=webp.encode(picture), content_type="image/webp", headers=headers)
     if channel != "rgba":
         return web.Response(body=_channel(path.read_bytes(), channel), content_type="image/png", headers=headers)
-    kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    kind = sample_files.content_type(path.name)
     headers["Content-Type"] = "application/octet-stream" if kind in _NEVER_SHOWN else kind
     return web.FileResponse(path, headers=headers)
 
