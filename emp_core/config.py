@@ -4,6 +4,7 @@ This module is the only reader of ``os.environ``. A settings class is a frozen a
 `setting`; plugins declare theirs the same way and get them read by `load_settings`.
 """
 
+import json
 import math
 import os
 import platform
@@ -160,6 +161,17 @@ def words(value: str) -> tuple[str, ...]:
     return tuple(word for part in value.split(",") if (word := part.strip()))
 
 
+def json_object(value: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected a JSON object: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("expected a JSON object")  # noqa: TRY004 - what every parser raises
+    return parsed
+
+
 def _bounds(minimum: float, maximum: float | None) -> str:
     return f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
 
@@ -221,6 +233,12 @@ class Settings:
         default=(),
         parse=words,
         help="Jobs at once, for every service (`4`) or by service (`one=1,another=4`); the connector's own default when not set.",
+    )
+    capabilities: Mapping[str, Any] = setting(
+        "EMP_CAPABILITIES",
+        default=dict,
+        parse=json_object,
+        help='Custom capabilities, as a JSON object: `{"fast": true}`.',
     )
     customers_allow: tuple[str, ...] = setting(
         "EMP_CUSTOMERS_ALLOW",

@@ -33,6 +33,7 @@
         ├── QuotaExhausted         pause the service here, tell the operator
         ├── JobFailed              the service ran the job and it failed; retry while attempts last
         └── AttemptTimeout         the attempt took longer than the job allows
+            └── DeadlineExceeded   the job's deadline passed: fail at once
 
 Each type carries a stable ``code`` (safe to match on, also over the wire), a message that says what happened to
 what, and where it helps a ``hint`` that says what to do next.
@@ -49,6 +50,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLost",
     "ConnectorError",
+    "DeadlineExceeded",
     "DuplicateJob",
     "EmpError",
     "IllegalTransition",
@@ -342,3 +344,9 @@ class AttemptTimeout(ConnectorError):
     """The attempt took longer than the job's ``timeout_s``."""
 
     code = "attempt_timeout"
+
+
+class DeadlineExceeded(AttemptTimeout):
+    """The job's own deadline passed: no further attempt can help."""
+
+    code = "deadline_exceeded"

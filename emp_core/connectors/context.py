@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 import structlog
@@ -37,7 +38,6 @@ class JobContext:
         job: the job.
         attempt: the number of this attempt, from 1.
         deadline: when the attempt must be done, or None.
-        log: a logger that names the job.
         service_job_id: the service's id of a run that an earlier attempt began and left, to be adopted if it still
             goes on; None otherwise.
     """
@@ -55,12 +55,17 @@ class JobContext:
         self.attempt = job.attempt
         self.deadline = deadline
         self.service_job_id = job.service_job_id
-        self.log: structlog.stdlib.BoundLogger = structlog.get_logger("emp.job").bind(job=job.id, attempt=job.attempt)
         self._store = store
         self._report = report
         self._save_checkpoint = save_checkpoint
         self._percent = 0.0
         self._saved: list[Artifact] = []
+
+    @cached_property
+    def log(self) -> structlog.stdlib.BoundLogger:
+        """A logger that names the job."""
+        bound: structlog.stdlib.BoundLogger = structlog.get_logger("emp.job").bind(job=self.job.id, attempt=self.attempt)
+        return bound
 
     async def progress(self, fraction: float, message: str | None = None, preview: Preview | None = None) -> None:
         """Tell how far the job is: ``fraction`` from 0 to 1. What goes backwards or beyond is held at the bounds."""

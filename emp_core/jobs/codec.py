@@ -14,7 +14,7 @@ from emp_core.errors import ConfigError, PayloadTooLarge
 from emp_core.jobs.ids import is_job_id, is_service_name
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
-from emp_core.jobs.requirements import Requirement, Requirements
+from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 
 __all__ = [
@@ -183,10 +183,7 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         priority=int(get("priority") or DEFAULT_PRIORITY),
         payload=None if payload is None else json.loads(payload),
         ctx=Destination(**json.loads(fields["ctx"])) if "ctx" in fields else None,
-        requirements=Requirement.from_json(fields["requirement"]).asked
-        if "requirement" in fields
-        else _NO_REQUIREMENTS,
-        lane=get("lane") or service,
+        requirement=Requirement.from_json(fields["requirement"]) if "requirement" in fields else Requirement(service),
         customer_id=get("customer_id"),
         user_tier=get("user_tier"),
         region=get("region"),
@@ -214,9 +211,6 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         service_job_id=get("service_job_id"),
         usage=json.loads(fields["usage"]) if "usage" in fields else None,
     )
-
-
-_NO_REQUIREMENTS = Requirements()
 
 
 def _float(text: str | None) -> float | None:

@@ -132,6 +132,7 @@ class Job:
 
     Attributes:
         payload: None in listings, which never carry it.
+        requirement: all that decides which workers may run it, with the workers that turned out not to.
         attempt: attempts begun; crashes: those that ended by losing their worker.
         progress: 0 to 100.
         service_job_id: the service's own id of the attempt's run, once known.
@@ -144,8 +145,7 @@ class Job:
     priority: int = DEFAULT_PRIORITY
     payload: Any = field(default=None, repr=False)
     ctx: Destination | None = None
-    requirements: Requirements = field(factory=Requirements)
-    lane: str = ""
+    requirement: Requirement = field(kw_only=True)
     customer_id: str | None = None
     user_tier: str | None = None
     region: str | None = None
@@ -172,3 +172,13 @@ class Job:
     error: JobError | None = None
     service_job_id: str | None = None
     usage: Mapping[str, Any] | None = None
+
+    @property
+    def requirements(self) -> Requirements:
+        """What was asked of the worker, beyond the service."""
+        return self.requirement.asked
+
+    @property
+    def lane(self) -> str:
+        """The lane that it waits in."""
+        return self.requirement.lane

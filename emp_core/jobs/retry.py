@@ -5,7 +5,7 @@ from tenacity import RetryCallState, wait_exponential_jitter
 
 from emp_core.errors import (
     AuthenticationFailed,
-    ConnectorError,
+    DeadlineExceeded,
     EmpError,
     InputError,
     InvalidJob,
@@ -15,7 +15,6 @@ from emp_core.errors import (
     OutOfMemory,
     QuotaExhausted,
     ServiceBusy,
-    StorageUnavailable,
     UnsafeName,
 )
 from emp_core.jobs.model import JobError
@@ -23,8 +22,9 @@ from emp_core.jobs.outcomes import Failed, Outcome, Release, Retry
 
 __all__ = ["Backoff", "job_error", "outcome_of"]
 
-_PERMANENT = (InvalidJob, InputError, UnsafeName)
-_ELSEWHERE = (MissingModel, MissingNode, NotHere, AuthenticationFailed, QuotaExhausted)
+_PERMANENT = (InvalidJob, InputError, UnsafeName, DeadlineExceeded)
+_ELSEWHERE = (MissingModel, MissingNode, NotHere)
+_PAUSES_SERVICE = (AuthenticationFailed, QuotaExhausted)
 
 
 @frozen
@@ -63,6 +63,9 @@ def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Ba
             return Failed(job_error(error, retryable=False))
         case _ if isinstance(error, _ELSEWHERE):
             return Release(job_error(error, retryable=True), avoid_worker=True)
+        case _ if isinstance(error, _PAUSES_SERVICE):
+            # The service is withdrawn here until it works again: no reason to keep this job away for good.
+            return Release(job_error(error, retryable=True))
         case _ if attempt >= max_attempts:
             return Failed(job_error(error, retryable=True))
         case ServiceBusy(retry_after_s=told):
@@ -70,6 +73,4 @@ def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Ba
             return Retry(job_error(error, retryable=True), delay_s, avoid_worker=False)
         case OutOfMemory():
             return Retry(job_error(error, retryable=True), 0.0, avoid_worker=attempt > 1)
-        case StorageUnavailable() | ConnectorError():
-            return Retry(job_error(error, retryable=True), backoff.delay_s(attempt))
     return Retry(job_error(error, retryable=True), backoff.delay_s(attempt))

@@ -57,8 +57,8 @@ class Script:
         self,
         client: Redis,
         keys: Keys,
-        arguments: Mapping[str, str | int | float],
-        rest: Sequence[str | int | float] = (),
+        arguments: Mapping[str, Any],
+        rest: Sequence[Any] = (),
     ) -> Any:
         """Run it. ``arguments`` are by name; ``prefix`` is filled in."""
         call = self.call(keys, arguments, rest)
@@ -68,9 +68,7 @@ class Script:
             # Redis was restarted or flushed its scripts.
             return await client.eval(self.source, *call)
 
-    def call(
-        self, keys: Keys, arguments: Mapping[str, str | int | float], rest: Sequence[str | int | float] = ()
-    ) -> tuple[Any, ...]:
+    def call(self, keys: Keys, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> tuple[Any, ...]:
         """The arguments of EVALSHA after the digest: for pipelines."""
         given = {"prefix": keys.namespace, **arguments}
         if len(given) != len(self.argv):

@@ -1,0 +1,276 @@
+"""`Consumer`: the worker's side of the queue. Every call is one try; whoever calls decides what is tried again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from emp_core.config import Settings
+from emp_core.jobs.codec import decode_job
+from emp_core.jobs.model import Job
+from emp_core.queue.keys import Keys
+from emp_core.queue.queue import Keeping
+from emp_core.queue.scripts import load_script
+
+__all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Sweep"]
+
+_KEEPER_MS = 6000
+_SWEEP_BATCH = 100
+_LANE_IDLE_US = 3_600_000_000
+
+
+@frozen
+class ClaimedJob:
+    """A job, and the token of the lease under which it may be worked on."""
+
+    job: Job
+    token: str
+
+
+@frozen
+class Claim:
+    """What a claim gave.
+
+    Attributes:
+        registered: False when Redis does not know this worker: register, then claim again.
+        lanes_version: counts the lanes that there ever were.
+        come_back_s: when a job that was left to another worker may be taken after all; None if there is none.
+        left: jobs that still wait, in whatever lane.
+    """
+
+    registered: bool
+    jobs: tuple[ClaimedJob, ...]
+    lanes_version: int
+    come_back_s: float | None
+    left: int
+
+
+@frozen
+class Lease:
+    """A lease to be renewed, with what changed since the last time."""
+
+    job_id: str
+    token: str
+    progress: float | None = None
+    message: str = ""
+    service_job_id: str = ""
+
+
+@frozen
+class Renewal:
+    """What a heartbeat gave.
+
+    Attributes:
+        lost: jobs whose lease is not ours any more.
+        cancelled: jobs that somebody wants stopped.
+        keeper_missing: whether nobody keeps house.
+    """
+
+    registered: bool
+    lanes_version: int
+    keeper_missing: bool
+    lost: frozenset[str]
+    cancelled: frozenset[str]
+
+
+@frozen
+class Finish:
+    """An outcome to be recorded.
+
+    Attributes:
+        decision: ``completed``, ``failed``, ``cancelled``, ``retry`` or ``release``.
+        lane, requirement: where the job waits from now on, when that changes.
+        record: JSON members for the event, beginning with a comma, or nothing.
+    """
+
+    job_id: str
+    token: str
+    decision: str
+    delay_s: float = 0.0
+    result: str = ""
+    error: str = ""
+    usage: str = ""
+    lane: str = ""
+    requirement: str = ""
+    record: str = ""
+
+
+@frozen
+class Sweep:
+    """What one round of housekeeping did. ``next_due_s``: in how many seconds there is more to do; None if nothing is known."""
+
+    is_keeper: bool
+    next_due_s: float | None = None
+    rescued: int = 0
+    promoted: int = 0
+    expired: int = 0
+    dead_workers: int = 0
+    trimmed: int = 0
+
+
+class Consumer:
+    """One worker's calls to the queue.
+
+    Args:
+        client: a redis-py client; a call that fails because Redis is away raises what it raises.
+        worker_id: ``WORKER_ID@MACHINE_ID``.
+        session: tells this process from another one under the same name.
+    """
+
+    def __init__(self, client: Any, settings: Settings, *, worker_id: str, session: str) -> None:
+        self.client = client
+        self.keys = Keys(settings.namespace)
+        self.worker_id = worker_id
+        self._settings = settings
+        self._keeping = Keeping.of(settings).as_arguments()
+        self._me = {"worker": worker_id, "session": session}
+        self._lease_us = round(settings.lease_s * 1e6)
+        self._customers = {
+            "allow": json.dumps(settings.customers_allow) if settings.customers_allow else "",
+            "deny": json.dumps(settings.customers_deny) if settings.customers_deny else "",
+        }
+
+    async def set_lanes(
+        self, changed: Mapping[str, float | None], facts: Sequence[str], *, reset: bool
+    ) -> tuple[int, int, bool]:
+        """Tell what the worker offers, and which lanes it serves with which penalty in ms (None: not any more).
+
+        Args:
+            facts: the capabilities' hash, names and values in turn; empty when nothing changed.
+            reset: register anew, forgetting what was told before.
+
+        Returns:
+            The script's code (1 done, 0 somebody else is alive under this name, -1 register first), the version of the
+            lanes, and whether one of the lanes has jobs.
+        """
+        rest: list[Any] = list(facts)
+        for lane, penalty_ms in changed.items():
+            rest += (lane, "" if penalty_ms is None else round(penalty_ms))
+        arguments = {
+            **self._me,
+            "lease_us": self._lease_us,
+            "reset": int(reset),
+            "facts": len(facts) // 2,
+            "lanes_count": len(changed),
+        }
+        code, _, version, work = await load_script("lanes_set")(self.client, self.keys, arguments, rest)
+        return int(code), int(version), bool(work)
+
+    async def lanes(self, names: Sequence[str] | None = None) -> tuple[int, dict[str, str]]:
+        """The version of the lanes and their requirements as JSON: of some, or of all."""
+        async with self.client.pipeline(transaction=False) as pipe:
+            pipe.get(self.keys.fixed("lanes_version"))
+            if names is None:
+                pipe.hgetall(self.keys.fixed("lanes"))
+            else:
+                pipe.hmget(self.keys.fixed("lanes"), names)
+            version, found = await pipe.execute()
+        if names is not None:
+            found = {name: text for name, text in zip(names, found, strict=True) if text is not None}
+        return int(version or 0), found
+
+    async def claim(self, token: str, groups: Sequence[tuple[int, Sequence[str]]], machine_id: str) -> Claim:
+        """Take jobs.
+
+        Args:
+            token: new for every claim; the same one again gives the same jobs.
+            groups: free slots, and the services that jobs may require to use them.
+        """
+        arguments = {
+            "events_max": self._settings.events_max,
+            **self._me,
+            "machine": machine_id,
+            "token": token,
+            "lease_us": self._lease_us,
+            "customer_cap": self._settings.customer_cap,
+            **self._customers,
+            "groups": len(groups),
+        }
+        rest: list[Any] = []
+        for free, services in groups:
+            rest += (free, len(services), *services)
+        reply = await load_script("claim")(self.client, self.keys, arguments, rest)
+        most = self._settings.max_attempts
+        jobs = tuple(
+            ClaimedJob(decode_job(reply[i], _pairs(reply[i + 1]), reply[i + 2], max_attempts=most), token)
+            for i in range(5, len(reply), 3)
+        )
+        come_back_us = int(reply[3])
+        return Claim(
+            registered=int(reply[0]) == 1,
+            jobs=jobs,
+            lanes_version=int(reply[2]),
+            come_back_s=None if come_back_us < 0 else come_back_us / 1e6,
+            left=int(reply[4]),
+        )
+
+    async def renew(self, leases: Sequence[Lease]) -> Renewal:
+        """Keep this worker and the named leases alive, and pass on progress."""
+        rest: list[Any] = []
+        for lease in leases:
+            progress = "" if lease.progress is None else f"{lease.progress:.2f}"
+            rest += (lease.job_id, lease.token, progress, lease.message, lease.service_job_id)
+        arguments = {**self._me, "lease_us": self._lease_us, "count": len(leases)}
+        reply = await load_script("renew")(self.client, self.keys, arguments, rest)
+        states = list(zip(leases, reply[4:], strict=True))
+        return Renewal(
+            registered=int(reply[0]) == 1,
+            lanes_version=int(reply[2]),
+            keeper_missing=int(reply[3]) == 1,
+            lost=frozenset(lease.job_id for lease, state in states if int(state) == -1),
+            cancelled=frozenset(lease.job_id for lease, state in states if int(state) == 2),
+        )
+
+    async def finish(self, outcomes: Sequence[Finish]) -> list[tuple[int, str]]:
+        """Record outcomes: for each 1 (recorded), 0 (it was recorded before) or -1 (the lease is lost), and the job's state."""
+        rest: list[Any] = []
+        for one in outcomes:
+            rest += (one.job_id, one.token, one.decision, round(one.delay_s * 1e6), one.result, one.error, one.usage)
+            rest += (one.lane, one.requirement, one.record)
+        reply = await load_script("finish")(self.client, self.keys, {**self._keeping, "count": len(outcomes)}, rest)
+        return [(int(reply[i]), reply[i + 1]) for i in range(1, len(reply), 2)]
+
+    async def sweep(self, *, rescue: bool) -> Sweep:
+        """Keep house for one batch, if nobody else does.
+
+        Args:
+            rescue: whether ended leases are taken away now; not while clocks are in doubt.
+        """
+        arguments = {
+            **self._keeping,
+            "worker": self.worker_id,
+            "keeper_ms": _KEEPER_MS,
+            "rescue": int(rescue),
+            "max_attempts": self._settings.max_attempts,
+            "max_crashes": self._settings.max_crashes,
+            "batch": _SWEEP_BATCH,
+            "lane_idle_us": _LANE_IDLE_US,
+        }
+        code, now, due, *counts = await load_script("sweep")(self.client, self.keys, arguments)
+        if int(code) == 0:
+            return Sweep(is_keeper=False)
+        next_due_s = None if due == "0" else max(0.0, (float(due) - float(now)) / 1e6)
+        return Sweep(True, next_due_s, *(int(count) for count in counts))
+
+    async def retire(self) -> None:
+        """Take this worker out of every index."""
+        await load_script("retire")(self.client, self.keys, self._me)
+
+    async def read_inbox(self, inbox: Any, block_s: float) -> list[str]:
+        """Messages for this worker, waiting up to ``block_s`` for the first.
+
+        Args:
+            inbox: a client of its own: a blocking read holds its connection.
+        """
+        key = self.keys.worker(self.worker_id, "inbox")
+        first = await inbox.blpop(key, block_s)
+        if first is None:
+            return []
+        more = await inbox.lpop(key, 100)
+        return [first[1], *(more or ())]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    flat = json.loads(text)
+    return dict(zip(flat[::2], flat[1::2], strict=True))

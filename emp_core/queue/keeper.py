@@ -1,0 +1,74 @@
+"""Housekeeping: one worker at a time ends leases, begins what is due, and forgets what is old."""
+
+import time
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from emp_core.queue.connection import AWAY
+from emp_core.queue.consumer import Consumer
+
+__all__ = ["Keeper"]
+
+log = structlog.get_logger("emp.keeper")
+
+_LOOK_S = 2.0
+"""The keeper's own lease is 6 s: it must come by more often."""
+_CLOCK_JUMP_S = 5.0
+
+
+class Keeper:
+    """Keeps house whenever nobody else does.
+
+    Args:
+        clock: seconds that only ever grow, to tell when Redis's clock jumped or this process was stopped.
+    """
+
+    def __init__(self, consumer: Consumer, lease_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._consumer = consumer
+        self._lease_s = lease_s
+        self._clock = clock
+        self._wanted = anyio.Event()
+        self._last: tuple[float, float] | None = None
+        self._no_rescue_before = 0.0
+
+    def keep(self) -> None:
+        """Told when nobody keeps house."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Keep house until cancelled."""
+        while True:
+            await self._wanted.wait()
+            try:
+                pause_s = await self._round()
+            except AWAY as error:
+                log.warning("housekeeping waits for redis", error=str(error))
+                pause_s = 1.0
+            await anyio.sleep(pause_s)
+
+    async def _round(self) -> float:
+        """One round; gives how long until the next."""
+        rescue = self._clock() >= self._no_rescue_before and not await self._clock_jumped()
+        swept = await self._consumer.sweep(rescue=rescue)
+        if not swept.is_keeper:
+            self._wanted = anyio.Event()
+            self._last = None
+            return 0.0
+        if swept.rescued or swept.dead_workers:
+            log.warning("lost workers", rescued_jobs=swept.rescued, workers=swept.dead_workers)
+        return min(_LOOK_S, _LOOK_S if swept.next_due_s is None else max(0.01, swept.next_due_s))
+
+    async def _clock_jumped(self) -> bool:
+        """Whether Redis's clock went ahead of ours: then leases look ended that are not, and get time to be renewed."""
+        seconds, micros = await self._consumer.client.time()
+        redis_now, now = seconds + micros / 1e6, self._clock()
+        last, self._last = self._last, (redis_now, now)
+        if last is None or (redis_now - last[0]) - (now - last[1]) < _CLOCK_JUMP_S:
+            return False
+        self._no_rescue_before = now + self._lease_s
+        log.warning(
+            "redis's clock jumped: leases get time to be renewed", by_s=round(redis_now - last[0] - (now - last[1]))
+        )
+        return True

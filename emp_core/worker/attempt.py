@@ -1,0 +1,176 @@
+"""One attempt: report, process, decide. What it decided is a value; recording it is the finisher's work."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import structlog
+from attrs import evolve, frozen
+
+from emp_core.connectors.base import Connector
+from emp_core.connectors.context import JobContext, Preview
+from emp_core.errors import AttemptTimeout, ConnectorError, DeadlineExceeded, EmpError, NotHere
+from emp_core.jobs.codec import dumps, encode_error, encode_result
+from emp_core.jobs.model import Artifact, Job
+from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
+from emp_core.jobs.retry import Backoff, outcome_of
+from emp_core.queue.consumer import Finish
+from emp_core.storage.interface import ArtifactStore
+from emp_core.storage.names import artifact_key
+from emp_core.worker.leases import Held, Leases
+
+__all__ = ["Attempts"]
+
+log = structlog.get_logger("emp.worker")
+
+
+@frozen
+class Attempts:
+    """Runs attempts on this worker."""
+
+    worker_id: str
+    store: ArtifactStore
+    leases: Leases
+    backoff: Backoff
+    max_result_bytes: int
+
+    async def run(
+        self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
+    ) -> tuple[Outcome, Finish]:
+        """Run a job until it is decided what becomes of it.
+
+        Args:
+            on_end: told how the connector ended: None when it did its work, else the failure.
+        """
+        began = time.perf_counter()
+        outcome = await self._decide(connector, held, on_end)
+        ran_ms = round((time.perf_counter() - began) * 1000, 1)
+        return outcome, self._encode(held, outcome, ran_ms)
+
+    async def _decide(self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]) -> Outcome:
+        job = held.claimed.job
+        limit_s, out_of_time = _time_limit(job)
+        scope = anyio.CancelScope()
+        if limit_s is not None:
+            scope.deadline = anyio.current_time() + limit_s
+        held.scope = scope
+        if held.stopped:
+            scope.cancel()
+        failure: Exception | None = None
+        result: JobResult | None = None
+        try:
+            with scope:
+                result = await self._process(connector, held)
+        except Exception as error:  # whatever a connector raises is the outcome of this attempt, and nobody else's
+            failure = _the_failure(error)
+        finally:
+            held.scope = None
+        if result is not None:
+            on_end(None)
+            return Completed(result)
+        if held.stopped:
+            return _outcome_of_stop(held.stopped)
+        failure = failure or out_of_time
+        on_end(failure)
+        return self._outcome_of_failure(job, failure)
+
+    async def _process(self, connector: Connector, held: Held) -> JobResult:
+        job = held.claimed.job
+        if refusal := await connector.can_process_job(job):
+            raise NotHere(refusal.reason)
+        context = JobContext(
+            job,
+            store=self.store,
+            report=lambda percent, message, preview: self._report(held, percent, message, preview),
+            save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
+            deadline=job.deadline_at,
+        )
+        result = await connector.process_job(job, context)
+        return await self._fit(job, result)
+
+    def _report(self, held: Held, percent: float, message: str | None, preview: Preview | None) -> None:
+        del preview  # pictures of work in progress are for those who embed the worker; the queue carries texts
+        self.leases.report(held, percent, message)
+
+    async def _checkpoint(self, held: Held, service_job_id: str) -> None:
+        self.leases.checkpoint(held, service_job_id)
+
+    async def _fit(self, job: Job, result: JobResult) -> JobResult:
+        """The result as it is, or, when it is too large for Redis, one that refers to where it is stored."""
+        text = encode_result(result)
+        if len(text) <= self.max_result_bytes and len(text.encode()) <= self.max_result_bytes:
+            return result
+        key = artifact_key(job, job.attempt, len(result.artifacts), "result.json")
+        stored = await self.store.put(key, text.encode(), media_type="application/json", overwrite=True)
+        whole = Artifact(
+            "result.json", stored.url, "application/json", stored.size_bytes, stored.sha256, {"kind": "result"}
+        )
+        artifacts = (whole, *result.artifacts)
+        small = evolve(result, data={"result_artifact": stored.url}, artifacts=artifacts)
+        if len(encode_result(small).encode()) > self.max_result_bytes:
+            small = evolve(small, artifacts=(whole,))
+        return small
+
+    def _outcome_of_failure(self, job: Job, failure: Exception) -> Outcome:
+        outcome = outcome_of(failure, attempt=job.attempt, max_attempts=job.max_attempts, backoff=self.backoff)
+        if isinstance(failure, EmpError):
+            log.warning("attempt failed", job=job.id, attempt=job.attempt, code=failure.code, error=failure.message)
+        else:
+            log.error("attempt failed unexpectedly", job=job.id, attempt=job.attempt, exc_info=failure)
+        return outcome
+
+    def _encode(self, held: Held, outcome: Outcome, ran_ms: float) -> Finish:
+        job, token = held.claimed.job, held.claimed.token
+        record = f',"worker":{json.dumps(self.worker_id)},"ran_ms":{ran_ms}'
+        match outcome:
+            case Completed(result):
+                usage = dumps(dict(result.usage)) if result.usage else ""
+                return Finish(job.id, token, "completed", result=encode_result(result), usage=usage, record=record)
+            case Failed(error):
+                return Finish(job.id, token, "failed", error=encode_error(error), record=record)
+            case Cancelled():
+                return Finish(job.id, token, "cancelled", record=record)
+            case Retry(error, delay_s, avoid_worker):
+                moved = evolve(job.requirement, avoid=(self.worker_id,)) if avoid_worker else None
+                where: dict[str, Any] = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
+                why = encode_error(error)
+                return Finish(job.id, token, "retry", delay_s=delay_s, error=why, record=record, **where)
+            case Release(error, avoid_worker):
+                not_here = (*job.requirement.not_here, self.worker_id)
+                moved = evolve(job.requirement, not_here=not_here) if avoid_worker else None
+                where = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
+                why = encode_error(error) if error else ""
+                return Finish(job.id, token, "release", error=why, record=record, **where)
+
+
+def _time_limit(job: Job) -> tuple[float | None, ConnectorError]:
+    """How long the attempt may take, and the failure if it takes longer."""
+    timed_out = AttemptTimeout(f"the attempt took longer than the {job.timeout_s or 0:g} s that the job allows")
+    if job.deadline_at is None:
+        return job.timeout_s, timed_out
+    left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+    if job.timeout_s is not None and job.timeout_s <= left_s:
+        return job.timeout_s, timed_out
+    return max(0.0, left_s), DeadlineExceeded("the deadline passed before the job was done")
+
+
+def _outcome_of_stop(why: str) -> Outcome:
+    """An attempt that was stopped from outside. A lost lease has no outcome: what is made of it is refused."""
+    return Cancelled() if why == "cancelled" else Release()
+
+
+def _the_failure(error: Exception) -> Exception:
+    """The one failure that decides, out of a group that a connector's task group may raise."""
+    leaves = list(_leaves(error))
+    return next((leaf for leaf in leaves if isinstance(leaf, ConnectorError)), leaves[0])
+
+
+def _leaves(error: Exception) -> Any:
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,108 @@
+"""Claiming: as often as there is something to have, and seldom otherwise."""
+
+import uuid
+from collections.abc import Callable, Sequence
+
+import anyio
+import structlog
+
+from emp_core.queue.connection import AWAY
+from emp_core.queue.consumer import Claim, Consumer
+
+__all__ = ["Claimer"]
+
+log = structlog.get_logger("emp.worker")
+
+_GATHER_S = 0.002
+"""How long a free slot waits for more of them, so that one call fills them all."""
+_SHARE_S = 0.005
+"""How long to leave waiting jobs to others that were just woken for them."""
+
+
+class Claimer:
+    """Fills free slots.
+
+    Args:
+        free: free slots, and the services that jobs may require to use them; without what is withdrawn.
+        on_claim: told what a claim gave.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        machine_id: str,
+        poll_s: float,
+        *,
+        free: Callable[[], Sequence[tuple[int, Sequence[str]]]],
+        capacity: Callable[[], int],
+        on_claim: Callable[[Claim], None],
+    ) -> None:
+        self._consumer = consumer
+        self._machine_id = machine_id
+        self._poll_s = poll_s
+        self._free = free
+        self._capacity = capacity
+        self._on_claim = on_claim
+        self._woken = anyio.Event()
+        self._freed = anyio.Event()
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._woken.set()
+
+    def slot_freed(self) -> None:
+        """A slot became free."""
+        self._freed.set()
+
+    async def run(self) -> None:
+        """Claim until cancelled."""
+        while True:
+            groups = await self._free_slots()
+            self._woken = anyio.Event()
+            claim = await self._claim(groups)
+            if claim is None:
+                continue
+            self._on_claim(claim)
+            if not claim.registered:
+                await anyio.sleep(0.2)
+            elif len(claim.jobs) < sum(free for free, _ in groups):
+                await self._rest(claim)
+
+    async def _free_slots(self) -> Sequence[tuple[int, Sequence[str]]]:
+        """Wait for a free slot, and a moment longer for half of them."""
+        while True:
+            groups = self._free()
+            if not groups:
+                self._freed = anyio.Event()
+                await self._freed.wait()
+                continue
+            if 2 * sum(free for free, _ in groups) < self._capacity():
+                with anyio.move_on_after(_GATHER_S):
+                    while 2 * sum(free for free, _ in self._free()) < self._capacity():
+                        self._freed = anyio.Event()
+                        await self._freed.wait()
+                groups = self._free()
+            if groups:
+                return groups
+
+    async def _claim(self, groups: Sequence[tuple[int, Sequence[str]]]) -> Claim | None:
+        token = uuid.uuid4().hex
+        delay_s = 0.05
+        while True:
+            try:
+                # The same token again gives the same jobs, should the reply have been lost.
+                return await self._consumer.claim(token, groups, self._machine_id)
+            except AWAY as error:
+                log.warning("no claims: redis is away", error=str(error))
+            await anyio.sleep(delay_s)
+            delay_s = min(1.0, delay_s * 2)
+
+    async def _rest(self, claim: Claim) -> None:
+        """Nothing more to have now: wait to be woken, but never for ever."""
+        pause_s = self._poll_s
+        if claim.jobs and claim.left:
+            pause_s = _SHARE_S
+        elif claim.come_back_s is not None:
+            pause_s = min(pause_s, claim.come_back_s)
+        with anyio.move_on_after(pause_s):
+            await self._woken.wait()

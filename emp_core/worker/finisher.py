@@ -1,0 +1,83 @@
+"""Recording outcomes, many in one call. A slot is free as soon as its outcome is handed over here."""
+
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from emp_core.jobs.model import Job
+from emp_core.jobs.outcomes import Outcome, Release
+from emp_core.queue.consumer import Consumer, Finish
+from emp_core.worker.leases import Held, Leases
+from emp_core.worker.persistence import until_done
+
+__all__ = ["Finisher"]
+
+log = structlog.get_logger("emp.worker")
+
+_BATCH = 200
+
+
+class Finisher:
+    """Records outcomes in the order in which they were handed over.
+
+    Args:
+        on_recorded: told of every outcome that the queue took.
+    """
+
+    def __init__(self, consumer: Consumer, leases: Leases, on_recorded: Callable[[Job, Outcome], None]) -> None:
+        self._consumer = consumer
+        self._leases = leases
+        self._on_recorded = on_recorded
+        self._waiting: deque[tuple[Held, Outcome, Finish]] = deque()
+        self._handed_over = anyio.Event()
+        self._done = anyio.Event()
+
+    def hand_over(self, held: Held, outcome: Outcome, finish: Finish) -> None:
+        """Take an outcome; its lease is renewed until it is recorded."""
+        if held.finished:
+            return  # given back meanwhile, because stopping it took too long
+        held.finished = True
+        self._waiting.append((held, outcome, finish))
+        self._handed_over.set()
+
+    def release(self, held: Held) -> None:
+        """Give a job back that has no outcome; the attempt does not count."""
+        self.hand_over(held, Release(), Finish(held.claimed.job.id, held.claimed.token, "release"))
+
+    @property
+    def backlog(self) -> int:
+        """Outcomes that are not recorded yet."""
+        return len(self._waiting)
+
+    async def flushed(self) -> None:
+        """Wait until everything that was handed over is recorded."""
+        while self._waiting:
+            self._done = anyio.Event()
+            await self._done.wait()
+
+    async def run(self) -> None:
+        """Record until cancelled."""
+        while True:
+            if not self._waiting:
+                self._done.set()
+                self._handed_over = anyio.Event()
+                await self._handed_over.wait()
+            batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+            await self._record(batch)
+            for _ in batch:
+                self._waiting.popleft()
+
+    async def _record(self, batch: list[tuple[Held, Outcome, Finish]]) -> None:
+        await self._leases.fresh()
+        finishes = [finish for _, _, finish in batch]
+        replies = await until_done("recording outcomes", lambda: self._consumer.finish(finishes))
+        for (held, outcome, finish), (code, status) in zip(batch, replies, strict=True):
+            self._leases.let_go(held)
+            if code == -1:
+                log.warning("an outcome came too late: its lease was lost", job=finish.job_id, outcome=finish.decision)
+                continue
+            if finish.decision != "completed":
+                log.info("job not completed", job=finish.job_id, outcome=finish.decision, status=status)
+            self._on_recorded(held.claimed.job, outcome)

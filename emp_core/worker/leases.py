@@ -1,0 +1,187 @@
+"""The leases that this worker holds: renewed in one call, with the progress of their jobs."""
+
+import time
+from collections.abc import Callable
+
+import anyio
+import structlog
+from attrs import define
+
+from emp_core.queue.connection import AWAY
+from emp_core.queue.consumer import ClaimedJob, Consumer, Lease, Renewal
+
+__all__ = ["Held", "Leases"]
+
+log = structlog.get_logger("emp.leases")
+
+_PROGRESS_EVERY_S = 0.5
+_MESSAGE_MAX = 500
+
+
+@define(eq=False)
+class Held:
+    """A job that this worker holds, from claim to recorded outcome.
+
+    Attributes:
+        scope: cancels the attempt; None before it begins and after it ended.
+        stopped: why the attempt was stopped from outside: ``cancelled``, ``lost``, ``drained``; empty if it was not.
+        finished: whether it has an outcome, recorded or about to be.
+    """
+
+    claimed: ClaimedJob
+    scope: anyio.CancelScope | None = None
+    stopped: str = ""
+    finished: bool = False
+    progress: float | None = None
+    message: str = ""
+    service_job_id: str = ""
+
+    def stop(self, why: str) -> None:
+        """Stop the attempt; the first reason counts."""
+        self.stopped = self.stopped or why
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def take_changes(self) -> Lease:
+        """The lease with what changed since it was last taken."""
+        lease = Lease(self.claimed.job.id, self.claimed.token, self.progress, self.message, self.service_job_id)
+        self.progress, self.message, self.service_job_id = None, "", ""
+        return lease
+
+    def put_back(self, lease: Lease) -> None:
+        """Keep changes that did not arrive, unless there are newer ones."""
+        if self.progress is None:
+            self.progress, self.message = lease.progress, lease.message
+        self.service_job_id = self.service_job_id or lease.service_job_id
+
+
+class Leases:
+    """Keeps the worker's heartbeat and its leases.
+
+    Args:
+        on_renewal: told what every heartbeat gave.
+        clock: seconds that only ever grow.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        lease_s: float,
+        *,
+        on_renewal: Callable[[Renewal], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._consumer = consumer
+        self._lease_s = lease_s
+        self._on_renewal = on_renewal
+        self._clock = clock
+        self._held: dict[str, Held] = {}
+        self._changed = anyio.Event()
+        self._renewed = anyio.Event()
+        self._emptied = anyio.Event()
+        self._renewed_at = clock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, claimed: ClaimedJob) -> Held:
+        """Take a lease into care."""
+        held = Held(claimed)
+        self._held[claimed.job.id] = held
+        return held
+
+    def let_go(self, held: Held) -> None:
+        """The outcome is recorded, or the lease is lost."""
+        if self._held.get(held.claimed.job.id) is held:
+            del self._held[held.claimed.job.id]
+        if not self._held:
+            self._emptied.set()
+
+    async def empty(self) -> None:
+        """Wait until nothing is held."""
+        while self._held:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
+
+    def unfinished(self) -> list[Held]:
+        """What is held and has no outcome yet."""
+        return [held for held in self._held.values() if not held.finished]
+
+    def holds(self, job_id: str, token: str) -> bool:
+        """Whether this very lease is in care: a repeated claim names it again."""
+        held = self._held.get(job_id)
+        return held is not None and held.claimed.token == token
+
+    def find(self, job_id: str) -> Held | None:
+        """The job, if this worker holds it."""
+        return self._held.get(job_id)
+
+    def stop_all(self, why: str) -> None:
+        """Stop every attempt."""
+        for held in tuple(self._held.values()):
+            held.stop(why)
+
+    def report(self, held: Held, percent: float, message: str | None) -> None:
+        """Take note of progress; it is sent on at most twice a second."""
+        held.progress = percent
+        if message is not None:
+            held.message = message[:_MESSAGE_MAX]
+        self._changed.set()
+
+    def checkpoint(self, held: Held, service_job_id: str) -> None:
+        """Take note of the service's id of the run."""
+        held.service_job_id = service_job_id
+        self._changed.set()
+
+    async def fresh(self) -> None:
+        """Wait until the leases are known to hold: after Redis was away, outcomes are sent when they were renewed."""
+        while self._clock() - self._renewed_at > self._lease_s:
+            await self._renewed.wait()
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        pause_s = 0.0
+        while True:
+            with anyio.move_on_after(pause_s):
+                await self._changed.wait()
+            if self._was_stopped(pause_s):
+                log.warning("this process was stopped for longer than its leases hold", jobs=len(self._held))
+                self._renewed_at = self._clock()
+                self.stop_all("lost")
+            began = self._clock()
+            try:
+                await self._renew()
+            except AWAY as error:
+                log.warning("leases are not renewed: redis is away", error=str(error), jobs=len(self._held))
+                pause_s = 0.2
+            else:
+                pause_s = self._lease_s / 3
+            # Progress that came meanwhile goes with the next call, half a second later.
+            rest_s = min(pause_s, _PROGRESS_EVERY_S) - (self._clock() - began)
+            if rest_s > 0:
+                await anyio.sleep(rest_s)
+
+    def _was_stopped(self, pause_s: float) -> bool:
+        """Whether the process stood still (SIGSTOP, a suspended machine), rather than Redis."""
+        return pause_s >= self._lease_s / 3 and self._clock() - self._renewed_at > self._lease_s
+
+    async def _renew(self) -> None:
+        self._changed = anyio.Event()
+        asked = [(held, held.take_changes()) for held in self._held.values()]
+        try:
+            renewal = await self._consumer.renew([lease for _, lease in asked])
+        except BaseException:
+            for held, lease in asked:
+                held.put_back(lease)
+            raise
+        self._renewed_at = self._clock()
+        self._renewed.set()
+        self._renewed = anyio.Event()
+        for held, lease in asked:
+            if lease.job_id in renewal.lost:
+                if held.scope is not None:
+                    log.warning("lease lost", job=lease.job_id)
+                held.stop("lost")
+            elif lease.job_id in renewal.cancelled:
+                held.stop("cancelled")
+        self._on_renewal(renewal)

@@ -1,0 +1,177 @@
+"""A service on this worker: its connector's life, its health, and whether it takes jobs."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from emp_core.connectors.base import Connector, Health, ServiceInfo
+from emp_core.errors import AuthenticationFailed, EmpError, QuotaExhausted, ServiceBroken, ServiceUnavailable
+from emp_core.jobs.requirements import ServiceOffer
+from emp_core.services.resolve import ServiceBinding
+from emp_core.worker.leases import Held
+from emp_core.worker.slots import Slots
+
+__all__ = ["ServiceRunner"]
+
+log = structlog.get_logger("emp.service")
+
+_HEALTH_EVERY_S = 10.0
+_HEALTH_WHEN_DOWN_S = 2.0
+_HEALTH_LIMIT_S = 10.0
+_CONNECT_FIRST_S = 0.5
+_CONNECT_MOST_S = 5.0
+_PAUSE_S = 60.0
+_FAILURES_IN_A_ROW = 3
+
+
+class ServiceRunner:
+    """Connects to a service, watches it, and runs jobs on it.
+
+    While the service is withdrawn its lanes are, too: jobs wait or go elsewhere instead of failing here.
+
+    Args:
+        capacity: jobs at once.
+        run: runs one job.
+        on_change: told when the service was withdrawn or taken up, or offers something else.
+        on_free: told when a slot became free.
+    """
+
+    def __init__(
+        self,
+        binding: ServiceBinding,
+        connector: Connector,
+        capacity: int,
+        *,
+        run: Callable[["ServiceRunner", Held], Awaitable[None]],
+        on_change: Callable[[], None],
+        on_free: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = binding.service
+        self.accepts = binding.accepts
+        self.connector = connector
+        self.slots = Slots(capacity, lambda held: run(self, held), on_free)
+        self._connector_name = binding.connector
+        self._on_change = on_change
+        self._clock = clock
+        self._info = ServiceInfo(self.name, connector.version)
+        self._withdrawn: str | None = "not connected yet"
+        self._paused_until = 0.0
+        self._failures = 0
+        self._look = anyio.Event()
+
+    @property
+    def offer(self) -> ServiceOffer:
+        """What the service offers now."""
+        return ServiceOffer(
+            connector=self._connector_name,
+            version=self._info.version,
+            slots=self.slots.capacity,
+            models=self._info.models,
+            withdrawn=self._withdrawn,
+            accepts=self.accepts,
+        )
+
+    @property
+    def free(self) -> int:
+        """Slots that may be filled now."""
+        return 0 if self._withdrawn else self.slots.free
+
+    def put(self, held: Held, group: TaskGroup) -> None:
+        """Run a job here."""
+        self.slots.put(held, group)
+
+    def attempt_ended(self, failure: Exception | None) -> None:
+        """Told how the connector ended: failures of the service itself withdraw it until it is healthy again."""
+        match failure:
+            case None:
+                self._failures = 0
+            case ServiceBroken():
+                self._withdraw(failure.message)
+            case AuthenticationFailed() | QuotaExhausted():
+                self._paused_until = self._clock() + _PAUSE_S
+                log.error(
+                    "the service refuses us: it gets no jobs until it does not",
+                    service=self.name,
+                    code=failure.code,
+                    error=failure.message,
+                )
+                self._withdraw(failure.message)
+            case ServiceUnavailable():
+                self._failures += 1
+                if self._failures >= _FAILURES_IN_A_ROW:
+                    self._withdraw(failure.message)
+                self._look.set()
+
+    async def run(self) -> None:
+        """Connect, and watch the service until cancelled."""
+        try:
+            await self._connect()
+            while True:
+                await self._check()
+                self._look = anyio.Event()
+                with anyio.move_on_after(_HEALTH_WHEN_DOWN_S if self._withdrawn else _HEALTH_EVERY_S):
+                    await self._look.wait()
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await self.connector.disconnect()
+
+    async def _connect(self) -> None:
+        delay_s = _CONNECT_FIRST_S
+        while True:
+            try:
+                await self.connector.connect()
+            except (
+                Exception
+            ) as error:  # a connector that cannot begin must not end the worker: it says why and tries again
+                self._failed_to_connect(error)
+            else:
+                return
+            await anyio.sleep(delay_s)
+            delay_s = min(_CONNECT_MOST_S, delay_s * 2)
+
+    def _failed_to_connect(self, error: Exception) -> None:
+        if not isinstance(error, EmpError):
+            log.error("the connector failed to connect", service=self.name, exc_info=error)
+        self._withdraw(error.message if isinstance(error, EmpError) else f"{type(error).__name__}: {error}")
+
+    async def _check(self) -> None:
+        health = await self._ask_health()
+        if not health.ok:
+            self._withdraw(health.reason or "it says that it is not healthy")
+            return
+        if self._clock() < self._paused_until:
+            return
+        info = await self._ask_info()
+        changed = self._withdrawn is not None or info != self._info
+        if self._withdrawn is not None:
+            log.info("service taken up", service=self.name, version=info.version or None)
+        self._info, self._withdrawn, self._failures = info, None, 0
+        if changed:
+            self._on_change()
+
+    async def _ask_health(self) -> Health:
+        try:
+            with anyio.fail_after(_HEALTH_LIMIT_S):
+                return await self.connector.check_health()
+        except TimeoutError:
+            return Health(False, f"it did not answer within {_HEALTH_LIMIT_S:g} s")
+        except Exception as error:  # the contract says that it raises nothing; one that does is not healthy
+            return Health(False, f"{type(error).__name__}: {error}")
+
+    async def _ask_info(self) -> ServiceInfo:
+        try:
+            with anyio.fail_after(_HEALTH_LIMIT_S):
+                return await self.connector.get_service_info()
+        except Exception as error:  # what it says of itself is not needed to give it jobs
+            log.debug("the service does not tell about itself", service=self.name, error=str(error))
+            return self._info
+
+    def _withdraw(self, reason: str) -> None:
+        if self._withdrawn != reason:
+            log.warning("service withdrawn", service=self.name, reason=reason)
+            self._withdrawn = reason
+            self._on_change()

@@ -1,0 +1,55 @@
+"""Slots: how many jobs of one service run at once, and the tasks that run them."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from emp_core.worker.leases import Held
+
+__all__ = ["Slots"]
+
+
+class Slots:
+    """Runs jobs in up to ``capacity`` tasks, which are kept: a task per job would cost more than a small job does.
+
+    Args:
+        run: runs one job to its outcome; raises nothing.
+        on_free: told whenever a slot became free.
+    """
+
+    def __init__(self, capacity: int, run: Callable[[Held], Awaitable[None]], on_free: Callable[[], None]) -> None:
+        self.capacity = capacity
+        self._run = run
+        self._on_free = on_free
+        self._busy = 0
+        self._ready: deque[Held] = deque()
+        self._resting: list[anyio.Event] = []
+
+    @property
+    def free(self) -> int:
+        """Slots without a job."""
+        return self.capacity - self._busy
+
+    def put(self, held: Held, group: TaskGroup) -> None:
+        """Run a job as soon as a task gets to it, which is at once."""
+        self._busy += 1
+        self._ready.append(held)
+        if self._resting:
+            self._resting.pop().set()
+        else:
+            group.start_soon(self._task, name="emp slot")
+
+    async def _task(self) -> None:
+        while True:
+            while self._ready:
+                held = self._ready.popleft()
+                try:
+                    await self._run(held)
+                finally:
+                    self._busy -= 1
+                    self._on_free()
+            rested = anyio.Event()
+            self._resting.append(rested)
+            await rested.wait()

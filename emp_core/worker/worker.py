@@ -1,0 +1,348 @@
+"""`Worker`: one process's part in the queue. It touches no signals, no logging set-up and no event loop."""
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
+
+from emp_core.config import Settings, environment
+from emp_core.errors import ConfigError
+from emp_core.jobs.requirements import Capabilities
+from emp_core.jobs.retry import Backoff
+from emp_core.plugins.loaded import Plugins
+from emp_core.plugins.manager import load_plugins
+from emp_core.queue.connection import connect, wait_for_redis
+from emp_core.queue.consumer import Claim, Consumer, Renewal
+from emp_core.queue.keeper import Keeper
+from emp_core.queue.queue import find_redis
+from emp_core.services.resolve import ServiceBinding, load_mapping, resolve_workers
+from emp_core.storage.interface import ArtifactStore
+from emp_core.storage.opening import StoreOpener, open_store
+from emp_core.worker.attempt import Attempts
+from emp_core.worker.claimer import Claimer
+from emp_core.worker.finisher import Finisher
+from emp_core.worker.leases import Held, Leases
+from emp_core.worker.machine import machine_resources
+from emp_core.worker.mailbox import Mailbox
+from emp_core.worker.registrar import Registrar
+from emp_core.worker.services import ServiceRunner
+
+__all__ = ["Worker"]
+
+log = structlog.get_logger("emp.worker")
+
+_STOP_S = 0.7
+"""How long stopped attempts get to stop their service's work before their jobs are given to others."""
+_FLUSH_S = 5.0
+
+
+class Worker:
+    """Claims jobs for the services that it was given, and runs them.
+
+    ``async with Worker.from_env() as worker: await worker.run()``. `run` ends when the worker was drained; cancelling it
+    ends it as well, in bounded time, and gives its jobs back.
+    """
+
+    def __init__(
+        self,
+        bindings: Sequence[ServiceBinding],
+        *,
+        settings: Settings,
+        plugins: Plugins,
+        worker_id: str,
+        redis_url: str | None = None,
+        store: ArtifactStore | None = None,
+    ) -> None:
+        self.id = f"{worker_id}@{settings.machine_id}"
+        self.settings = settings
+        self._plugins = plugins
+        self._bindings = tuple(bindings)
+        self._redis_url = redis_url
+        self._given_store = store
+        self._stack = AsyncExitStack()
+        self._drained = anyio.Event()
+        self._stop_now = anyio.Event()
+        self._resources = machine_resources(settings)
+        self._services: dict[str, ServiceRunner] = {}
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, index: int = 0) -> Self:
+        """The worker that ``WORKERS`` describes, with all services of its worker types.
+
+        Args:
+            index: which one, where ``WORKERS`` asks for several (``comfyui:2``).
+
+        Raises:
+            ConfigError: the settings, the mapping or ``WORKERS`` cannot be used.
+        """
+        return cls.all_from_env(environ)[index]
+
+    @classmethod
+    def all_from_env(cls, environ: Mapping[str, str] | None = None) -> list[Self]:
+        """Every worker that ``WORKERS`` asks for, to be run side by side."""
+        environ = environment() if environ is None else environ
+        settings = Settings.from_env(environ)
+        plugins = load_plugins()
+        mapping = load_mapping(settings, plugins, environ)
+        plans = resolve_workers(settings.workers, mapping, plugins, environ)
+        count = max(plan.index for plan in plans) + 1
+        workers = []
+        for index in range(count):
+            own = [plan for plan in plans if plan.index == index]
+            bindings = {binding.service: binding for plan in own for binding in plan.services}
+            name = _worker_name(settings, [plan.worker_type for plan in own], index, count)
+            workers.append(cls(tuple(bindings.values()), settings=settings, plugins=plugins, worker_id=name))
+        return workers
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            url = self._redis_url or await find_redis(self.settings)
+            client = connect(url)
+            stack.push_async_callback(_bounded, client.aclose)
+            await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
+            store = self._given_store
+            if store is None:
+                openers = {name: _opener(self._plugins, name) for name in self._plugins.stores}
+                store = open_store(self.settings.store_url, stores=openers, environ=environment())
+                stack.push_async_callback(_bounded, store.aclose)
+            await store.check()
+            self._wire(url, client, store)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def _wire(self, url: str, client: Any, store: ArtifactStore) -> None:
+        """Make the parts and tell them of each other. The tree of who tells whom is all here."""
+        settings = self.settings
+        self._consumer = Consumer(client, settings, worker_id=self.id, session=uuid.uuid4().hex)
+        self._keeper = Keeper(self._consumer, settings.lease_s)
+        self._leases = Leases(self._consumer, settings.lease_s, on_renewal=self._renewed)
+        self._finisher = Finisher(self._consumer, self._leases, self._plugins.job_finished)
+        self._attempts = Attempts(
+            worker_id=self.id,
+            store=store,
+            leases=self._leases,
+            backoff=Backoff(settings.retry_base_s, settings.retry_max_s),
+            max_result_bytes=settings.max_result_bytes,
+        )
+        self._claimer = Claimer(
+            self._consumer,
+            settings.machine_id,
+            settings.poll_s,
+            free=self._free_slots,
+            capacity=lambda: sum(service.slots.capacity for service in self._services.values()),
+            on_claim=self._claimed,
+        )
+        self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
+        self._mailbox = Mailbox(url, self._consumer, self._message, self._returned)
+        for binding in self._bindings:
+            connector_class = self._plugins.connector_class(binding.connector)
+            self._services[binding.service] = ServiceRunner(
+                binding,
+                connector_class(binding.config),
+                _capacity(settings, binding.service, connector_class.max_concurrent_jobs),
+                run=self._run_job,
+                on_change=self._services_changed,
+                on_free=self._claimer.slot_freed,
+            )
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Work until drained or cancelled. Started (for ``task_group.start``) once the worker is registered.
+
+        Raises:
+            ConfigError: another process is alive under this worker's name.
+        """
+        await self._registrar.register()
+        log.info("worker started", worker=self.id, services=sorted(self._services))
+        # Two groups: what records and renews must outlive what runs jobs.
+        async with anyio.create_task_group() as recording:
+            recording.start_soon(self._leases.run, name="emp leases")
+            recording.start_soon(self._finisher.run, name="emp finisher")
+            try:
+                async with anyio.create_task_group() as working:
+                    self._group: TaskGroup = working
+                    for service in self._services.values():
+                        working.start_soon(service.run, name=f"emp service {service.name}")
+                    for part in (self._registrar, self._mailbox, self._keeper):
+                        working.start_soon(part.run, name=f"emp {type(part).__name__.lower()}")
+                    claiming = anyio.CancelScope()
+                    working.start_soon(self._claim_until, claiming)
+                    task_status.started()
+                    await self._drained.wait()
+                    claiming.cancel()
+                    await self._let_jobs_end()
+                    working.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._give_back()
+                recording.cancel_scope.cancel()
+        log.info("worker ended", worker=self.id)
+
+    def drain(self, reason: str = "asked to") -> None:
+        """Stop claiming, let the jobs end within the grace time, give back the rest, and end `run`."""
+        if not self._drained.is_set():
+            log.info("draining", worker=self.id, reason=reason, jobs=len(self._leases), grace_s=self.settings.grace_s)
+            self._drained.set()
+
+    def stop(self) -> None:
+        """Drain without grace: jobs are stopped and given back at once."""
+        self._stop_now.set()
+        self.drain("asked to stop at once")
+
+    async def _claim_until(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._claimer.run()
+
+    async def _let_jobs_end(self) -> None:
+        with anyio.move_on_after(self.settings.grace_s):
+            async with anyio.create_task_group() as race:
+                race.start_soon(_then_cancel, self._leases.empty, race)
+                race.start_soon(_then_cancel, self._stop_now.wait, race)
+        self._leases.stop_all("drained")
+        with anyio.move_on_after(_STOP_S):
+            await self._leases.empty()
+
+    async def _give_back(self) -> None:
+        """Every job that is still held goes back to the queue, and this worker out of it."""
+        with anyio.move_on_after(_FLUSH_S):
+            for held in self._leases.unfinished():
+                self._finisher.release(held)
+            await self._finisher.flushed()
+            await self._consumer.retire()
+            return
+        log.warning("redis is away: jobs are given to others when their leases end", jobs=len(self._leases))
+
+    # -- what the parts tell -------------------------------------------------------------------------------------
+
+    def capabilities(self) -> Capabilities:
+        """What this worker offers now."""
+        settings = self.settings
+        return Capabilities(
+            worker_id=self.id,
+            machine_id=settings.machine_id,
+            services={name: service.offer for name, service in self._services.items()},
+            resources=self._resources,
+            custom=self._custom(),
+            allow=settings.customers_allow,
+            deny=settings.customers_deny,
+            pool=settings.pool,
+            region=settings.region,
+        )
+
+    def _custom(self) -> dict[str, Any]:
+        return dict(self.settings.capabilities)
+
+    def _free_slots(self) -> list[tuple[int, Sequence[str]]]:
+        return [(free, service.accepts) for service in self._services.values() if (free := service.free) > 0]
+
+    def _claimed(self, claim: Claim) -> None:
+        if not claim.registered:
+            self._registrar.forgotten()
+            return
+        self._registrar.version_seen(claim.lanes_version)
+        for claimed in claim.jobs:
+            if self._leases.holds(claimed.job.id, claimed.token):
+                continue
+            service = self._service_for(claimed.job.service_required)
+            service.put(self._leases.hold(claimed), self._group)
+
+    def _service_for(self, required: str) -> ServiceRunner:
+        return next(service for service in self._services.values() if required in service.accepts)
+
+    async def _run_job(self, service: ServiceRunner, held: Held) -> None:
+        outcome, finish = await self._attempts.run(service.connector, held, service.attempt_ended)
+        if held.stopped == "lost":
+            self._leases.let_go(held)
+        else:
+            self._finisher.hand_over(held, outcome, finish)
+
+    def _renewed(self, renewal: Renewal) -> None:
+        if not renewal.registered:
+            self._registrar.forgotten()
+            return
+        self._registrar.version_seen(renewal.lanes_version)
+        if renewal.keeper_missing:
+            self._keeper.keep()
+
+    def _services_changed(self) -> None:
+        self._registrar.capabilities_changed()
+        self._claimer.slot_freed()
+
+    def _message(self, word: str, rest: str) -> None:
+        match word:
+            case "wake":
+                self._claimer.wake()
+            case "lane":
+                self._registrar.lane_opened(rest)
+            case "cancel":
+                self._group.start_soon(self._cancel, rest)
+            case "drain":
+                self.drain(rest or "told through its inbox")
+            case _:
+                log.warning("a message is not understood", word=word)
+
+    async def _cancel(self, job_id: str) -> None:
+        held = self._leases.find(job_id)
+        if held is None:
+            return
+        try:
+            with anyio.move_on_after(2):
+                await self._service_for(held.claimed.job.service_required).connector.cancel_job(job_id)
+        except Exception as error:  # the attempt is stopped all the same
+            log.warning("the connector's cancel_job failed", job=job_id, error=str(error))
+        held.stop("cancelled")
+
+    def _returned(self) -> None:
+        """Redis is back: what was told meanwhile is lost, so look at everything."""
+        self._claimer.wake()
+
+
+def _worker_name(settings: Settings, types: Sequence[str], index: int, count: int) -> str:
+    numbered = f"-{index}" if count > 1 else ""
+    if settings.worker_id:
+        return f"{settings.worker_id}{numbered}"
+    own = f"gpu{settings.gpu_id}" if settings.gpu_id is not None else str(os.getpid())
+    return f"{'-'.join(dict.fromkeys(types))}-{own}{numbered}"
+
+
+def _capacity(settings: Settings, service: str, default: int) -> int:
+    capacity = default
+    for item in settings.concurrency:
+        name, equals, count = item.rpartition("=")
+        if equals and name.strip() != service:
+            continue
+        if not count.strip().isdecimal() or int(count) < 1:
+            raise ConfigError(f"EMP_CONCURRENCY has {item!r}", hint="write a number, or service=number, of 1 or more")
+        capacity = int(count)
+    return capacity
+
+
+def _opener(plugins: Plugins, scheme: str) -> StoreOpener:
+    def opener(url: str, environ: Mapping[str, str]) -> ArtifactStore:
+        store: ArtifactStore = plugins.load_target(plugins.stores[scheme])(url, environ)
+        return store
+
+    return opener
+
+
+async def _then_cancel(wait: Any, group: TaskGroup) -> None:
+    await wait()
+    group.cancel_scope.cancel()
+
+
+async def _bounded(close: Any) -> None:
+    with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+        await close()
