@@ -1,7 +1,7 @@
 """`JobQueue`: what programs that submit jobs and look after them see of the queue."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 import anyio
 import structlog
+from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import evolve, frozen
 from redis.asyncio import Redis
 
@@ -359,7 +360,7 @@ class JobQueue:
                     with anyio.move_on_after(_REREAD_S):
                         await heard.receive()
 
-    async def events(self, job_id: str) -> AsyncIterator[JobEvent]:
+    async def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.
 
         Progress is told as it comes and not kept. After a lost connection everything that was kept comes exactly once.
@@ -378,9 +379,8 @@ class JobQueue:
                 last = kept[-1]
                 if decode_event(last).is_final:
                     return
-                with anyio.move_on_after(_REREAD_S):
-                    while (text := await heard.receive()) and (event := decode_event(text)).name == "progress":
-                        yield event
+                while (event := await _next_progress(heard)) is not None:
+                    yield event
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job.
@@ -459,6 +459,15 @@ async def find_redis(settings: Settings) -> str:
     raise ConfigError(
         "nothing says where Redis is", hint="set HUB_REDIS_URL, or start everything on this machine with 'emp up'"
     )
+
+
+async def _next_progress(heard: MemoryObjectReceiveStream[str]) -> JobEvent | None:
+    """Progress that was just told; None when it is time to read what was kept."""
+    with anyio.move_on_after(_REREAD_S):
+        text = await heard.receive()
+        if text and (event := decode_event(text)).name == "progress":
+            return event
+    return None
 
 
 async def _close(client: Redis) -> None:

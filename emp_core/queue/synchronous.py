@@ -1,0 +1,121 @@
+"""`SyncJobQueue`: the queue for scripts and notebooks, without ``await``."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from emp_core.config import Settings
+from emp_core.errors import QueueError
+from emp_core.jobs.model import Job, JobSpec
+from emp_core.jobs.states import JobState
+from emp_core.queue.events import JobEvent
+from emp_core.queue.queue import JobQueue
+from emp_core.queue.workers import WorkerView
+
+__all__ = ["SyncJobQueue"]
+
+T = TypeVar("T")
+
+
+class SyncJobQueue:
+    """The same as `JobQueue`, for code that is not asynchronous. Its event loop runs in a thread of its own.
+
+    ``with SyncJobQueue.connect(url) as queue: job = queue.wait(queue.submit(spec).id)``. Every method does what the method
+    of the same name of `JobQueue` does, and raises the same. It may be used from several threads.
+    """
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._stack = ExitStack()
+        self._portal: BlockingPortal | None = None
+
+    @classmethod
+    def connect(cls, url: str | None = None, *, settings: Settings | None = None) -> Self:
+        """A queue at ``url``, or where `JobQueue.connect` would find one."""
+        return cls(JobQueue.connect(url, settings=settings))
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal("asyncio"))
+            stack.enter_context(portal.wrap_async_context_manager(self._queue))
+            self._portal = portal
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._portal = None
+        self._stack.__exit__(kind, error, trace)
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        if self._portal is None:
+            raise QueueError("the queue is not open", hint="use it as: with SyncJobQueue.connect(url) as queue")
+        return self._portal.call(call)
+
+    def submit(self, spec: JobSpec, *, strict: bool = False) -> Job:
+        """Put a job into the queue."""
+        job: Job = self._call(lambda: self._queue.submit(spec, strict=strict))
+        return job
+
+    def submit_many(self, specs: Iterable[JobSpec], *, strict: bool = False) -> list[Job]:
+        """Put many jobs into the queue."""
+        jobs: list[Job] = self._call(lambda: self._queue.submit_many(specs, strict=strict))
+        return jobs
+
+    def get(self, job_id: str, *, payload: bool = True) -> Job:
+        """The job as it is now."""
+        job: Job = self._call(lambda: self._queue.get(job_id, payload=payload))
+        return job
+
+    def jobs(
+        self, states: Sequence[JobState] = tuple(JobState), *, limit: int = 100, service: str | None = None
+    ) -> list[Job]:
+        """Jobs by state, the newest first within each."""
+        jobs: list[Job] = self._call(lambda: self._queue.jobs(states, limit=limit, service=service))
+        return jobs
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        counts: dict[JobState, int] = self._call(self._queue.counts)
+        return counts
+
+    def workers(self) -> list[WorkerView]:
+        """The live workers and what they offer."""
+        workers: list[WorkerView] = self._call(self._queue.workers)
+        return workers
+
+    def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
+        """The job, once it is in a final state."""
+        job: Job = self._call(lambda: self._queue.wait(job_id, timeout=timeout))
+        return job
+
+    def events(self, job_id: str) -> Iterator[JobEvent]:
+        """What happened to the job from its beginning, then what happens, to its outcome."""
+        following = self._queue.events(job_id)
+        try:
+            while True:
+                event = self._call(lambda: anext(following, None))
+                if event is None:
+                    return
+                yield event
+        finally:
+            self._call(following.aclose)
+
+    def history(self, job_id: str) -> list[JobEvent]:
+        """What was kept of what happened to the job."""
+        events: list[JobEvent] = self._call(lambda: self._queue.history(job_id))
+        return events
+
+    def cancel(self, job_id: str, *, reason: str = "") -> Job:
+        """Cancel a job."""
+        job: Job = self._call(lambda: self._queue.cancel(job_id, reason=reason))
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Give a failed or cancelled job a new run."""
+        job: Job = self._call(lambda: self._queue.retry(job_id))
+        return job
