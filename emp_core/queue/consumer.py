@@ -9,8 +9,8 @@ from attrs import frozen
 from emp_core.config import Settings
 from emp_core.jobs.codec import decode_job
 from emp_core.jobs.model import Job
+from emp_core.queue.calls import keeping
 from emp_core.queue.keys import Keys
-from emp_core.queue.queue import Keeping
 from emp_core.queue.scripts import load_script
 
 __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Sweep"]
@@ -123,7 +123,7 @@ class Consumer:
         self.keys = Keys(settings.namespace)
         self.worker_id = worker_id
         self._settings = settings
-        self._keeping = Keeping.of(settings).as_arguments()
+        self._keeping = keeping(settings)
         self._me = {"worker": worker_id, "session": session}
         self._lease_us = round(settings.lease_s * 1e6)
         self._customers = {
