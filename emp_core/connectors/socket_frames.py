@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpcore
 
 from emp_core.errors import ConnectionLost, EmpError
@@ -69,6 +70,7 @@ class WaitingFrames:
 
     async def take(self) -> Frame | Gap:
         """The next frame or gap. Raises ConnectionLost when nothing comes any more."""
+        await anyio.lowlevel.checkpoint()  # so that a consumer with much to take does not keep everybody else waiting
         while not self._items:
             if self._ended is not None:
                 raise ConnectionLost(self._ended.message, hint=self._ended.hint, details=self._ended.details)

@@ -25,6 +25,7 @@ from emp_core.errors import (
 )
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
+from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 
 from .web import serving
@@ -63,7 +64,7 @@ async def test_a_connector_to_a_simple_service_is_short_and_works():
         connector = shout(url)
         await connector.connect()
         assert (await connector.check_health()).ok
-        job = Job("j", "shout", "shout", JobState.ACTIVE, payload={"text": "hello"})
+        job = Job("j", "shout", "shout", JobState.ACTIVE, payload={"text": "hello"}, requirement=Requirement("shout"))
         assert (await connector.process_job(job, None)).data == {"text": "HELLO"}  # type: ignore[arg-type]
         await connector.disconnect()
     assert len(inspect.getsource(ShoutConnector).splitlines()) < 60

@@ -1,0 +1,153 @@
+"""ComfyUI's HTTP routes, as calls."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from attrs import frozen
+
+from emp_comfyui.errors import refusal
+from emp_comfyui.history import HistoryEntry, QueueView
+from emp_comfyui.workflow import Workflow
+from emp_core.connectors.http import HTTPConnector
+from emp_core.errors import EmpError, InvalidJob, ServiceUnavailable
+
+__all__ = ["Accepted", "ComfyUIClient"]
+
+_QUICK_S = 15.0
+_RECENT = "32"
+
+
+@frozen
+class Accepted:
+    """A prompt that the server took.
+
+    Attributes:
+        prompt_id: the server's id: older ones do not take ours.
+        node_errors: what is wrong with outputs that the server leaves out.
+    """
+
+    prompt_id: str
+    node_errors: Any = None
+
+
+class ComfyUIClient:
+    """Calls to one server. All raise ServiceUnavailable or ConnectionLost when no answer comes.
+
+    Args:
+        http: how it is reached.
+        stall_s: how long the server may think about a workflow before it answers.
+    """
+
+    def __init__(self, http: HTTPConnector, *, stall_s: float) -> None:
+        self.http = http
+        self._stall_s = stall_s
+
+    async def submit(self, workflow: Workflow, *, prompt_id: str, client_id: str) -> Accepted:
+        """Put a workflow into the queue, under our id where the server takes one.
+
+        Raises:
+            InvalidJob, MissingNode, MissingModel: the server refuses it; nothing was queued.
+        """
+        body: dict[str, Any] = {
+            "prompt": workflow.graph,
+            "prompt_id": prompt_id,
+            "client_id": client_id,
+            "extra_data": {**workflow.extra_data, "client_id": client_id},
+        }
+        if workflow.targets is not None:
+            body["partial_execution_targets"] = list(workflow.targets)
+        reply = await self.http.request(
+            "POST", "/prompt", json=body, silence_s=max(self._stall_s, _QUICK_S), accept=(400, 413, 500)
+        )
+        match reply.status:
+            case 400:
+                raise refusal(_json_or_none(reply.text), workflow)
+            case 413:
+                raise InvalidJob(
+                    "the workflow is larger than the ComfyUI server takes",
+                    hint="upload files instead of putting them into the workflow, or start it with --max-upload-size",
+                )
+            case 500:
+                raise InvalidJob(
+                    "the ComfyUI server broke on reading the workflow",
+                    hint="its log says where; usually a node has inputs of the wrong shape",
+                    details={"reason": "server_error", "status": 500},
+                )
+        answer = _json_or_none(reply.text)
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("prompt_id"), str):
+            raise self._not_understood("POST /prompt")
+        return Accepted(answer["prompt_id"], answer.get("node_errors"))
+
+    async def queue(self) -> QueueView:
+        """What waits and runs. Carries whole workflows: not to be asked for often."""
+        return QueueView.read(await self.http.request_json("GET", "/queue", silence_s=_QUICK_S))
+
+    async def queue_remaining(self) -> int:
+        """How many prompts wait and run. A few bytes."""
+        answer = await self.http.request_json("GET", "/prompt", silence_s=_QUICK_S)
+        match answer:
+            case {"exec_info": {"queue_remaining": int(count)}}:
+                return count
+        raise self._not_understood("GET /prompt")
+
+    async def history(self, prompt_id: str) -> HistoryEntry | None:
+        """How a prompt ended; None: it has not, or the server does not know it."""
+        answer = await self.http.request_json("GET", f"/history/{quote(prompt_id, safe='')}", silence_s=_QUICK_S)
+        return HistoryEntry.read(prompt_id, answer.get(prompt_id)) if isinstance(answer, Mapping) else None
+
+    async def recent_history(self, client_id: str) -> HistoryEntry | None:
+        """The entry of the prompt with this client_id among the last ones: for servers that do not take our ids."""
+        answer = await self.http.request_json("GET", "/history", params={"max_items": _RECENT}, silence_s=_QUICK_S)
+        for prompt_id, entry in answer.items() if isinstance(answer, Mapping) else ():
+            read = HistoryEntry.read(prompt_id, entry)
+            if read is not None and read.client_id == client_id:
+                return read
+        return None
+
+    async def delete_waiting(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue. Answers alike whether it was there."""
+        await self.http.request("POST", "/queue", json={"delete": [prompt_id]}, silence_s=_QUICK_S)
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Stop a prompt that runs now. Servers before 0.3.57 ignore the id and stop **whatever** runs."""
+        await self.http.request("POST", "/interrupt", json={"prompt_id": prompt_id}, silence_s=_QUICK_S)
+
+    async def system_stats(self) -> Mapping[str, Any]:
+        """What the server says of itself and its devices.
+
+        Raises:
+            ServiceUnavailable: something else answers there.
+        """
+        answer = await self.http.request_json("GET", "/system_stats", silence_s=_QUICK_S)
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("system"), Mapping):
+            raise self._not_understood("GET /system_stats")
+        return answer
+
+    async def model_folders(self) -> list[str]:
+        """The folders of models; empty for servers that do not tell."""
+        return await self._names("/models")
+
+    async def models(self, folder: str) -> list[str]:
+        """The model files of a folder."""
+        return await self._names(f"/models/{quote(folder, safe='')}")
+
+    async def _names(self, path: str) -> list[str]:
+        reply = await self.http.request("GET", path, silence_s=_QUICK_S, accept=(404,))
+        names = _json_or_none(reply.text) if reply.status == 200 else None
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+    def _not_understood(self, doing: str) -> EmpError:
+        return ServiceUnavailable(
+            f"{self.http.endpoint} answers {doing} as no ComfyUI server does",
+            hint="is another program on this port? Check COMFYUI_HOST and COMFYUI_PORT",
+            details={"endpoint": self.http.endpoint, "request": doing},
+        )
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,214 @@
+"""`ComfyUIWebSocketConnector`: jobs as prompts of a ComfyUI server."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from emp_comfyui.client import ComfyUIClient
+from emp_comfyui.errors import interrupted, node_failure
+from emp_comfyui.history import HistoryEntry
+from emp_comfyui.outputs import deliver
+from emp_comfyui.run import Finished, PromptRun, may_drop
+from emp_comfyui.settings import ComfyUISettings
+from emp_comfyui.workflow import Workflow
+from emp_core.config import load_settings
+from emp_core.connectors.base import Health, ServiceConfig, ServiceInfo
+from emp_core.connectors.context import JobContext
+from emp_core.connectors.websocket import MessageType, WebSocketConnector
+from emp_core.errors import ConnectionLost, EmpError, JobFailed
+from emp_core.jobs.model import Job
+from emp_core.jobs.outcomes import JobResult
+from emp_core.jobs.requirements import ModelOffer
+
+__all__ = ["ComfyUIWebSocketConnector"]
+
+_GREETING = ({"type": "feature_flags", "data": {"supports_preview_metadata": True}},)
+_STANDSTILL_LOOKS = 3
+_STANDSTILL_PAUSE_S = 0.7
+_MODEL_FOLDERS_ASKED = 40
+_WORTH_A_RUN = ("output_missing", "no_output", "interrupted")
+_MESSAGES = {
+    "status": MessageType.CONNECTION,
+    "feature_flags": MessageType.CONNECTION,
+    "execution_start": MessageType.SUBMIT,
+    "execution_cached": MessageType.PROGRESS,
+    "progress": MessageType.PROGRESS,
+    "progress_state": MessageType.PROGRESS,
+    "executed": MessageType.PROGRESS,
+    "execution_success": MessageType.PROGRESS,
+    "execution_error": MessageType.ERROR,
+    "execution_interrupted": MessageType.ERROR,
+}
+
+
+class ComfyUIWebSocketConnector(WebSocketConnector):
+    """Runs workflows on one ComfyUI server, 0.3.12 or newer, over its stock protocol.
+
+    Each attempt has a web socket and a client_id of its own; several may run at a time, though the server runs one prompt
+    after the other.
+    """
+
+    service_type = "comfyui"
+    version = "1.0.0"
+    health_path = "/system_stats"
+    max_concurrent_jobs = 1
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.settings = load_settings(ComfyUISettings, config.environ)
+        super().__init__(config, base_url=self.settings.base_url)
+        self.comfyui = ComfyUIClient(self, stall_s=self.settings.stall_s)
+
+    def classify_message(self, data: Any) -> MessageType:
+        """What a message is about. The last one of every prompt, good or bad, is ``executing`` without a node."""
+        if not isinstance(data, Mapping):
+            return MessageType.UNKNOWN
+        body = data.get("data")
+        if data.get("type") == "executing" and isinstance(body, Mapping):
+            return MessageType.COMPLETE if body.get("node") is None else MessageType.PROGRESS
+        return _MESSAGES.get(str(data.get("type")), MessageType.UNKNOWN)
+
+    async def connect(self) -> None:
+        """Find out that a ComfyUI server is there.
+
+        Raises:
+            ServiceUnavailable: nothing is, or something else.
+        """
+        await self.comfyui.system_stats()
+
+    async def process_job(self, job: Job, context: JobContext) -> JobResult:
+        """Run a workflow and store its outputs.
+
+        Raises:
+            InvalidJob, MissingNode, MissingModel: the server cannot run this workflow.
+            JobFailed, OutOfMemory, ServiceBroken: a node failed, somebody interrupted it, or it put out nothing.
+            ConnectionLost, ServiceUnavailable: the server went away, or lost the prompt.
+            UnsafeName: the server names an output outside its folder.
+        """
+        workflow = Workflow.from_payload(job.payload)
+        adopted = await self._adopt(workflow, context)
+        if adopted is not None:
+            try:
+                return await self._deliver(adopted, workflow, context)
+            except JobFailed as error:
+                # The earlier attempt's outputs are gone meanwhile; the workflow can still be run.
+                if error.details.get("reason") not in _WORTH_A_RUN:
+                    raise
+        return await self._deliver(await self._run(workflow, context), workflow, context)
+
+    async def _run(self, workflow: Workflow, context: JobContext) -> Finished:
+        client_id = uuid.uuid4().hex
+        async with self.open_socket(
+            "/ws",
+            params={"clientId": client_id},
+            greeting=_GREETING,
+            may_drop=may_drop,
+            must_open=workflow.needs_socket,
+        ) as socket:
+            run = PromptRun(self.comfyui, workflow, context, self.settings, client_id=client_id, socket=socket)
+            return await run.submit_and_watch()
+
+    async def _adopt(self, workflow: Workflow, context: JobContext) -> Finished | None:
+        """The run that an earlier attempt began, if it goes on or went well.
+
+        Outputs that come over a web socket went to that attempt's socket: such a run is stopped, not adopted.
+        """
+        prompt_id = context.service_job_id
+        if prompt_id is None:
+            return None
+        run = PromptRun(
+            self.comfyui, workflow, context, self.settings, client_id=None, socket=None, prompt_id=prompt_id
+        )
+        if (await self.comfyui.queue()).find(prompt_id) is not None:
+            if workflow.needs_socket:
+                await run.stop()
+                return None
+            context.log.info("an earlier attempt's prompt goes on and is waited for", prompt_id=prompt_id)
+            try:
+                return await run.watch()
+            except ConnectionLost as error:
+                # Its own worker may have stopped it just now, on losing its lease.
+                if error.details.get("reason") != "prompt_lost":
+                    raise
+                return None
+        entry = await self.comfyui.history(prompt_id)
+        if entry is None or not entry.succeeded or workflow.needs_socket:
+            return None
+        context.log.info("an earlier attempt's prompt is done and its outputs are taken", prompt_id=prompt_id)
+        return Finished(entry, adopted=True)
+
+    async def _deliver(self, finished: Finished, workflow: Workflow, context: JobContext) -> JobResult:
+        _raise_failure(finished.entry, workflow)
+        wanted = workflow.temp_outputs
+        return await deliver(
+            self,
+            finished,
+            workflow,
+            context,
+            temp_outputs=self.settings.temp_outputs if wanted is None else wanted,
+            max_bytes=self.settings.max_output_bytes,
+        )
+
+    async def check_health(self) -> Health:
+        """Whether the server answers, and runs the prompts that it takes.
+
+        A server whose worker thread died takes prompts and runs none. Between two prompts nothing runs for a moment, so
+        several looks have to agree.
+        """
+        waiting = 0
+        try:
+            with anyio.fail_after(self.health_timeout_s):
+                for look in range(_STANDSTILL_LOOKS):
+                    await anyio.sleep(_STANDSTILL_PAUSE_S if look else 0)
+                    if await self.comfyui.queue_remaining() == 0:
+                        return Health(ok=True)
+                    queue = await self.comfyui.queue()
+                    if queue.running or not queue.waiting:
+                        return Health(ok=True)
+                    waiting = len(queue.waiting)
+        except EmpError as error:
+            return Health(ok=False, reason=error.message, details=error.details)
+        except TimeoutError:
+            return Health(ok=False, reason=f"{self.endpoint} did not answer within {self.health_timeout_s:g} s")
+        return Health(
+            ok=False,
+            reason=f"{self.endpoint} takes prompts and runs none: its worker thread has died; restart it",
+            details={"waiting": waiting},
+        )
+
+    async def get_service_info(self) -> ServiceInfo:
+        """Version, devices, and the model files by their names within their folders."""
+        stats = await self.comfyui.system_stats()
+        system = stats["system"]
+        devices = stats.get("devices")
+        models: dict[str, ModelOffer] = {}
+        for folder in (await self.comfyui.model_folders())[:_MODEL_FOLDERS_ASKED]:
+            # Custom nodes and configurations stand among the models.
+            if folder not in ("custom_nodes", "configs"):
+                models.update(dict.fromkeys(await self.comfyui.models(folder), ModelOffer()))
+        return ServiceInfo(
+            name=self.config.name,
+            version=str(system.get("comfyui_version") or ""),
+            models=models,
+            details={
+                "endpoint": self.endpoint,
+                "pytorch_version": system.get("pytorch_version"),
+                "devices": [_device(device) for device in devices if isinstance(device, Mapping)]
+                if isinstance(devices, list)
+                else [],
+            },
+        )
+
+
+def _raise_failure(entry: HistoryEntry, workflow: Workflow) -> None:
+    if entry.interrupted:
+        raise interrupted(entry.prompt_id)
+    if entry.error is not None:
+        error = node_failure(entry.error, workflow)
+        error.details["prompt_id"] = entry.prompt_id
+        raise error
+
+
+def _device(device: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: device.get(key) for key in ("name", "type", "index", "vram_total", "vram_free")}

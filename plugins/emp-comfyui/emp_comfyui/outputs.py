@@ -1,0 +1,248 @@
+"""What a prompt put out: which of it counts, fetched from the server and stored as artifacts.
+
+Entries stand under any key (``images`` for videos, too), and are files only if they have a ``filename``.
+"""
+
+import mimetypes
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from emp_comfyui.frames import Picture
+from emp_comfyui.history import HistoryEntry
+from emp_comfyui.run import RUN_SHARE, Finished
+from emp_comfyui.workflow import Workflow
+from emp_core.connectors.context import JobContext
+from emp_core.connectors.http import HTTPConnector
+from emp_core.errors import JobFailed, UnsafeName
+from emp_core.jobs.model import Artifact
+from emp_core.jobs.outcomes import JobResult
+from emp_core.storage.names import safe_key
+
+__all__ = ["OutputFile", "deliver", "media_type_of", "read_outputs"]
+
+_FLAGS = frozenset({"animated"})
+_MAX_TEXT = 100_000
+_ODD = re.compile(r"[^A-Za-z0-9._-]")
+_TYPES = mimetypes.MimeTypes(filenames=())
+for _suffix, _type in (
+    (".webp", "image/webp"),
+    (".avif", "image/avif"),
+    (".exr", "image/x-exr"),
+    (".flac", "audio/flac"),
+    (".opus", "audio/ogg"),
+    (".ogg", "audio/ogg"),
+    (".m4a", "audio/mp4"),
+    (".mkv", "video/x-matroska"),
+    (".glb", "model/gltf-binary"),
+    (".gltf", "model/gltf+json"),
+    (".obj", "model/obj"),
+    (".stl", "model/stl"),
+    (".ply", "model/ply"),
+    (".latent", "application/octet-stream"),
+    (".safetensors", "application/octet-stream"),
+):
+    _TYPES.add_type(_type, _suffix)
+
+
+@frozen
+class OutputFile:
+    """A file as the server names it: ``filename``, ``subfolder`` and ``type`` are asked for as they are."""
+
+    node_id: str
+    key: str
+    filename: str
+    subfolder: str
+    type: str
+
+    @property
+    def name(self) -> str:
+        """Its name in the store, with the folder; servers on Windows separate folders with backslashes."""
+        folder = self.subfolder.replace("\\", "/").strip("/") if not self.subfolder.startswith(("/", "\\")) else "/"
+        return f"{folder}/{self.filename}" if folder else self.filename
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes it the same file; several nodes may name one."""
+        return (self.type, self.subfolder, self.filename)
+
+
+def read_outputs(entry: HistoryEntry) -> tuple[tuple[OutputFile, ...], dict[str, dict[str, list[Any]]]]:
+    """The files of a history entry, and everything else that nodes put out: texts, numbers, objects."""
+    files: list[OutputFile] = []
+    values: dict[str, dict[str, list[Any]]] = {}
+    for node_id, output in entry.outputs.items():
+        for key, found in output.items() if isinstance(output, Mapping) else ():
+            for item in found if isinstance(found, list) else [found]:
+                if isinstance(item, Mapping) and isinstance(item.get("filename"), str) and item["filename"]:
+                    files.append(_file(node_id, key, item))
+                elif item is not None and key not in _FLAGS:
+                    values.setdefault(node_id, {}).setdefault(key, []).append(_capped(item))
+    return tuple(files), values
+
+
+def media_type_of(filename: str, told: str | None) -> str:
+    """A file's media type: by its name, else as the server tells it. Newer servers tell less, for browsers' sake."""
+    guessed, encoding = _TYPES.guess_type(filename)
+    if guessed is not None and encoding is None:
+        return guessed
+    return (told or "").split(";", 1)[0].strip().lower() or "application/octet-stream"
+
+
+async def deliver(
+    http: HTTPConnector,
+    finished: Finished,
+    workflow: Workflow,
+    context: JobContext,
+    *,
+    temp_outputs: bool,
+    max_bytes: int,
+) -> JobResult:
+    """Store a prompt's outputs, and say what they are.
+
+    Temporary files count if they are asked for, or if the workflow gives nothing else.
+
+    Raises:
+        JobFailed: there is nothing, or a file that the server names is gone.
+        UnsafeName: a name from the server tries to leave its folder; nothing was stored.
+    """
+    files, values = read_outputs(finished.entry)
+    files = _wanted(files, temp_outputs=temp_outputs, others=bool(values or finished.pictures))
+    if not (files or values or finished.pictures):
+        raise _nothing(finished, workflow)
+    for file in files:
+        _check_name(file, finished.entry.prompt_id)
+    stored: dict[tuple[str, str, str], Artifact] = {}
+    shown: dict[str, dict[str, Any]] = {}
+    total = len({file.identity for file in files}) + len(finished.pictures)
+    for file in files:
+        if file.identity not in stored:
+            stored[file.identity] = await _fetch(http, file, workflow, context, finished.entry.prompt_id, max_bytes)
+            await context.progress(_share(len(stored), total), f"stored {file.filename}")
+        _node(shown, file.node_id, workflow)["files"].append(_file_shown(file, stored[file.identity]))
+    artifacts = list(stored.values())
+    for number, picture in enumerate(finished.pictures):
+        artifact = await _store_picture(picture, number, workflow, context)
+        artifacts.append(artifact)
+        await context.progress(_share(len(artifacts), total), f"stored {artifact.name}")
+        _node(shown, picture.node_id or "?", workflow)["files"].append(
+            {"name": artifact.name, "type": "websocket", "url": artifact.url, "media_type": artifact.media_type}
+        )
+    for node_id, found in values.items():
+        _node(shown, node_id, workflow)["values"] = found
+    return JobResult(_data(finished.entry, shown, artifacts), tuple(artifacts), _usage(finished, workflow))
+
+
+def _wanted(files: Sequence[OutputFile], *, temp_outputs: bool, others: bool) -> tuple[OutputFile, ...]:
+    """Files of type ``input`` are what a node was given, not what it made."""
+    kept = tuple(file for file in files if file.type == "output")
+    temporary = tuple(file for file in files if file.type == "temp")
+    return kept + temporary if temp_outputs or not (kept or others) else kept
+
+
+def _check_name(file: OutputFile, prompt_id: str) -> None:
+    try:
+        safe_key(file.name)
+    except UnsafeName as error:
+        raise UnsafeName(
+            f"an output of node {file.node_id}: {error.message}",
+            hint="change the node's filename_prefix; nothing was stored",
+            details={"reason": "unsafe_name", "node_id": file.node_id, "prompt_id": prompt_id},
+        ) from error
+
+
+async def _fetch(
+    http: HTTPConnector, file: OutputFile, workflow: Workflow, context: JobContext, prompt_id: str, max_bytes: int
+) -> Artifact:
+    params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+    async with http.stream("GET", "/view", params=params, accept=(400, 403, 404)) as response:
+        if response.status_code != 200:
+            raise _gone(file, response.status_code, prompt_id)
+        media_type = media_type_of(file.filename, response.headers.get("content-type"))
+        metadata = {"node_id": file.node_id, "key": file.key, "subfolder": file.subfolder, "type": file.type}
+        class_type = workflow.class_of(file.node_id)
+        if class_type is not None:
+            metadata["class_type"] = class_type
+        return await context.save(http.chunks_capped(response, max_bytes), file.name, media_type, metadata=metadata)
+
+
+async def _store_picture(picture: Picture, number: int, workflow: Workflow, context: JobContext) -> Artifact:
+    node_id = picture.node_id or "unknown"
+    name = f"websocket-{_ODD.sub('_', node_id)[:50]}-{number}.{picture.media_type.rpartition('/')[2]}"
+    metadata = {"node_id": node_id, "type": "websocket", "class_type": workflow.class_of(node_id)}
+    return await context.save(picture.data, name, picture.media_type, metadata=metadata)
+
+
+def _gone(file: OutputFile, status: int, prompt_id: str) -> JobFailed:
+    return JobFailed(
+        f"the ComfyUI server names {file.filename!r} as an output of node {file.node_id} and does not give it ({status})",
+        hint="it answered from its cache after the file was deleted: change an input (a seed), or free its cache",
+        details={"reason": "output_missing", "node_id": file.node_id, "status": status, "prompt_id": prompt_id},
+    )
+
+
+def _nothing(finished: Finished, workflow: Workflow) -> JobFailed:
+    sends = workflow.needs_socket
+    hint = (
+        "its pictures come over the web socket only, and that was lost or silent"
+        if sends
+        else "its output nodes gave no file and no text; is an input empty, or was everything blocked?"
+    )
+    return JobFailed(
+        "the workflow ran to its end and put out nothing",
+        hint=hint,
+        details={"reason": "no_output", "prompt_id": finished.entry.prompt_id},
+    )
+
+
+def _file(node_id: str, key: str, item: Mapping[str, Any]) -> OutputFile:
+    subfolder, kind = item.get("subfolder"), item.get("type")
+    return OutputFile(
+        node_id,
+        key,
+        item["filename"],
+        subfolder if isinstance(subfolder, str) else "",
+        kind if isinstance(kind, str) and kind else "output",
+    )
+
+
+def _capped(item: Any) -> Any:
+    return f"{item[:_MAX_TEXT]}…" if isinstance(item, str) and len(item) > _MAX_TEXT else item
+
+
+def _share(done: int, total: int) -> float:
+    return RUN_SHARE + (1 - RUN_SHARE) * done / max(1, total)
+
+
+def _node(shown: dict[str, dict[str, Any]], node_id: str, workflow: Workflow) -> dict[str, Any]:
+    return shown.setdefault(node_id, {"class_type": workflow.class_of(node_id), "files": [], "values": {}})
+
+
+def _file_shown(file: OutputFile, artifact: Artifact) -> dict[str, Any]:
+    return {
+        "name": artifact.name,
+        "subfolder": file.subfolder,
+        "type": file.type,
+        "key": file.key,
+        "url": artifact.url,
+        "media_type": artifact.media_type,
+    }
+
+
+def _data(entry: HistoryEntry, shown: Mapping[str, Any], artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    data: dict[str, Any] = {"prompt_id": entry.prompt_id, "outputs": dict(shown)}
+    image = next((artifact for artifact in artifacts if artifact.media_type.startswith("image/")), None)
+    if image is not None:
+        data["image_url"] = image.url
+    return data
+
+
+def _usage(finished: Finished, workflow: Workflow) -> dict[str, Any]:
+    usage: dict[str, Any] = {"nodes": len(workflow.graph), "cached_nodes": len(finished.entry.cached)}
+    if finished.entry.execution_s is not None:
+        usage["execution_s"] = round(finished.entry.execution_s, 3)
+    if finished.adopted:
+        usage["adopted"] = True
+    return usage

@@ -1,0 +1,57 @@
+"""What emp-comfyui brings to emp-core. Cheap to import: the connector itself is imported when a worker needs it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emp_comfyui.settings import ComfyUISettings
+from emp_core.plugins.hookspecs import Registration, hookimpl
+
+__all__ = ["emp_register_connectors", "emp_service_mapping", "emp_settings"]
+
+CONNECTOR = "ComfyUIWebSocketConnector"
+
+
+@hookimpl
+def emp_register_connectors() -> Sequence[Registration]:
+    """The connector to a ComfyUI server."""
+    return (Registration(CONNECTOR, f"emp_comfyui.connector:{CONNECTOR}", "ComfyUI over HTTP and its web socket"),)
+
+
+@hookimpl
+def emp_service_mapping() -> Mapping[str, Any]:
+    """The worker type, the service and the connector, all by the name ``comfyui``."""
+    return {
+        "workers": {
+            "comfyui": {
+                "services": ["comfyui"],
+                "is_gpu_bound": True,
+                "job_service_required_map": [{"job_service_required": "comfyui", "worker_service": "comfyui"}],
+            }
+        },
+        "services": {
+            "comfyui": {
+                "connector": CONNECTOR,
+                "type": "pm2_service",
+                "installer": "ComfyUIManagementClient",
+                "installer_filename": "./services/comfyui-management-client.js",
+                "is_gpu_bound": True,
+                "service_instances_per_gpu": "${COMFYUI_INSTANCES_PER_GPU:-1}",
+                "ports": ["${COMFYUI_BASE_PORT:-8188}"],
+                "port_increment": "${COMFYUI_PORT_INCREMENT:-1}",
+                "installer_config": {
+                    "repo_url": "${COMFYUI_REPO_URL:-https://github.com/stakeordie/ComfyUI.git}",
+                    "branch": "${COMFYUI_BRANCH:-main}",
+                    "custom_nodes_enabled": "${COMFYUI_ENABLE_CUSTOM_NODES:-true}",
+                },
+            }
+        },
+        "connectors": {
+            CONNECTOR: {"path": "./redis-direct-worker.js", "description": "Local ComfyUI WebSocket connector"}
+        },
+    }
+
+
+@hookimpl
+def emp_settings() -> Sequence[type]:
+    """The plugin's variables."""
+    return (ComfyUISettings,)

@@ -1,0 +1,325 @@
+"""One prompt's life: put into the queue once, watched until it ended, stopped when nobody wants it any more.
+
+The web socket tells of progress; the truth is the server's queue and history. Frames may fail to come through nobody's
+fault here (a socket taken over, another client that does not read, a server that died), so silence is never waited out:
+the truth is asked for.
+"""
+
+import uuid
+
+import anyio
+from attrs import frozen
+
+from emp_comfyui.client import Accepted, ComfyUIClient
+from emp_comfyui.errors import dropped_outputs
+from emp_comfyui.frames import Message, Picture, ProgressText, decode
+from emp_comfyui.history import HistoryEntry
+from emp_comfyui.progress import ProgressTracker
+from emp_comfyui.settings import ComfyUISettings
+from emp_comfyui.truth import Truth
+from emp_comfyui.workflow import Workflow
+from emp_core.connectors.context import JobContext, Preview
+from emp_core.connectors.websocket import Frame, Gap, Socket
+from emp_core.errors import (
+    ConnectionLost,
+    ConnectorError,
+    InvalidJob,
+    JobFailed,
+    MissingModel,
+    MissingNode,
+    ServiceUnavailable,
+)
+
+__all__ = ["RUN_SHARE", "Finished", "PromptRun"]
+
+RUN_SHARE = 0.95
+"""The part of a job's progress that running takes; the rest is fetching its outputs."""
+_SENDS = 2
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+_LOST_ANSWER_LOOKS = 3
+_LOST_ANSWER_PAUSE_S = 0.25
+_LATE_DELAYS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+_MAX_PICTURE_BYTES = 512 * 2**20
+_REPEATED = ('"type": "status"', '"type": "progress"', '"type": "progress_state"')
+
+
+@frozen
+class Finished:
+    """A prompt that ended.
+
+    Attributes:
+        pictures: outputs that came over the web socket, in order.
+        adopted: whether an earlier attempt had begun it.
+    """
+
+    entry: HistoryEntry
+    pictures: tuple[Picture, ...] = ()
+    adopted: bool = False
+
+
+class PromptRun:
+    """One prompt of one attempt, under a client_id of its own: a server has one socket per client_id.
+
+    Args:
+        socket: where its frames arrive; None: nowhere, it is an earlier attempt's.
+        prompt_id: the prompt to watch; made here when not given.
+    """
+
+    def __init__(
+        self,
+        client: ComfyUIClient,
+        workflow: Workflow,
+        context: JobContext,
+        settings: ComfyUISettings,
+        *,
+        client_id: str | None,
+        socket: Socket | None,
+        prompt_id: str | None = None,
+    ) -> None:
+        self.prompt_id = prompt_id or str(uuid.uuid4())
+        self._client = client
+        self._workflow = workflow
+        self._context = context
+        self._settings = settings
+        self._client_id = client_id
+        self._socket = socket
+        self._tracker = ProgressTracker(workflow)
+        self._truth = Truth(client, settings, self.prompt_id)
+        self._executing = False
+        self._ended = False
+        self._may_run = prompt_id is not None
+        self._answered = prompt_id is not None
+        self._pictures: list[Picture] = []
+        self._picture_bytes = 0
+        self._text: str | None = None
+        self._gap = False
+        self._told_outputs: dict[str, object] = {}
+        self._told_end: HistoryEntry | None = None
+
+    async def submit_and_watch(self) -> Finished:
+        """Put the prompt into the queue and see it through.
+
+        Raises:
+            ConnectorError: it could not be submitted, or was lost. What it may still be doing has been stopped.
+        """
+        return await self._or_stop(submit=True)
+
+    async def watch(self) -> Finished:
+        """See a prompt through that is in the queue already."""
+        return await self._or_stop(submit=False)
+
+    async def _or_stop(self, *, submit: bool) -> Finished:
+        try:
+            if submit:
+                await self._submit()
+            entry = await self._until_ended()
+        except BaseException:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(self._settings.cancel_s) as limit:
+                await self.stop()
+            if limit.cancelled_caught:
+                self._context.log.warning("the prompt still runs at the ComfyUI server", prompt_id=self.prompt_id)
+            raise
+        return Finished(entry, tuple(self._pictures), adopted=not submit)
+
+    # Submitting.
+
+    async def _submit(self) -> None:
+        # Kept before it is sent: whatever becomes of the answer, a later attempt finds the prompt by it.
+        await self._context.checkpoint(self.prompt_id)
+        accepted = await self._send()
+        self._answered = True
+        if accepted.prompt_id != self.prompt_id:
+            self.prompt_id = accepted.prompt_id
+            self._truth = Truth(self._client, self._settings, self.prompt_id)
+            await self._context.checkpoint(self.prompt_id)
+        problem = dropped_outputs(accepted.node_errors)
+        if problem is not None and not self._workflow.allow_partial:
+            raise problem
+        if problem is not None:
+            self._context.log.warning("outputs are left out", problem=problem.message, prompt_id=self.prompt_id)
+
+    async def _send(self) -> Accepted:
+        """Send the prompt; when the answer gets lost, look whether it arrived before it is sent again."""
+        assert self._client_id is not None  # noqa: S101 - only watched prompts have none
+        for attempt in range(1, _SENDS + 1):
+            self._may_run = True
+            try:
+                return await self._client.submit(self._workflow, prompt_id=self.prompt_id, client_id=self._client_id)
+            except (InvalidJob, MissingNode, MissingModel) as error:
+                self._may_run = error.details.get("reason") == "server_error"
+                raise
+            except ServiceUnavailable as error:
+                if error.details.get("cause") in _NEVER_SENT:
+                    self._may_run = attempt > 1
+                    raise
+                found = await self._look_for_lost()
+                if found is not None:
+                    return found
+                if attempt == _SENDS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _look_for_lost(self) -> Accepted | None:
+        """Whether a prompt is there whose answer got lost. The server may still be reading it: look more than once."""
+        for look in range(_LOST_ANSWER_LOOKS):
+            await anyio.sleep(_LOST_ANSWER_PAUSE_S if look else 0)
+            found = (await self._client.queue()).find(self.prompt_id, self._client_id)
+            if found is not None:
+                return Accepted(found.prompt_id)
+            entry = await self._client.history(self.prompt_id)
+            if entry is None and self._client_id is not None:
+                entry = await self._client.recent_history(self._client_id)
+            if entry is not None:
+                return Accepted(entry.prompt_id)
+        return None
+
+    # Watching.
+
+    async def _until_ended(self) -> HistoryEntry:
+        while True:
+            if self._truth.due_in_s() <= 0:
+                entry = await self._truth.look()
+                await self._tell()
+                if entry is not None:
+                    break
+            frame: Frame | Gap | None = None
+            with anyio.move_on_after(self._truth.due_in_s()):
+                frame = await self._receive()
+            # Outside of the time limit: what was taken off the queue is never dropped half-way.
+            if isinstance(frame, Gap):
+                self._gap = True
+                self._truth.look_now()
+            elif frame is not None:
+                await self._understand(frame)
+            if self._ended:
+                entry = await self._late_entry()
+                if entry is not None:
+                    break
+                self._ended = False
+                self._truth.look_now()
+        self._may_run = False
+        return entry
+
+    async def _receive(self) -> Frame | Gap | None:
+        if self._socket is not None:
+            return await self._socket.receive()
+        await anyio.sleep_forever()
+        return None
+
+    async def _understand(self, frame: Frame) -> None:
+        match decode(frame):
+            case Message() as message if self._is_own(message):
+                self._truth.heard()
+                self._note(message)
+                await self._tell()
+            case Picture() as picture if self._is_own_picture(picture):
+                self._truth.heard()
+                await self._note_picture(picture)
+            case ProgressText(node_id, text) if self._executing and text.strip():
+                self._text = f"{self._workflow.title_of(node_id)}: {text.strip()[:200]}"
+                await self._tell()
+
+    def _is_own(self, message: Message) -> bool:
+        if message.prompt_id is not None:
+            return message.prompt_id == self.prompt_id
+        # Told on coming back to a prompt that runs: only this client's, and without its id.
+        return message.type == "executing" and message.data.get("node") is not None
+
+    def _is_own_picture(self, picture: Picture) -> bool:
+        """Pictures without metadata are of the prompt that runs: ours, or one without a client that all are told of."""
+        return self._executing if picture.prompt_id is None else picture.prompt_id == self.prompt_id
+
+    def _note(self, message: Message) -> None:
+        data, tracker = message.data, self._tracker
+        match message.type:
+            case "execution_start":
+                self._executing = True
+            case "execution_cached":
+                self._executing = True
+                tracker.nodes_cached(data.get("nodes"))
+            case "executing" if data.get("node") is None:
+                self._executing, self._ended = False, True
+            case "executing":
+                self._executing, self._text = True, None
+                tracker.node_executing(str(data["node"]))
+            case "progress":
+                tracker.node_step(data.get("node"), data.get("value"), data.get("max"))
+            case "progress_state":
+                tracker.node_states(data.get("nodes"))
+            case "executed":
+                tracker.node_executed(data.get("node"))
+                self._told_outputs[str(data.get("node"))] = data.get("output")
+            case "execution_error" if data.get("exception_type") == "ExecutionBlocked":
+                # Not the end: the rest goes on, and the history does not know of it.
+                self._context.log.info("a node was blocked", node=data.get("node_id"), prompt_id=self.prompt_id)
+            case "execution_error":
+                self._told_end = HistoryEntry(self.prompt_id, error=data)
+            case "execution_success":
+                self._told_end = HistoryEntry(self.prompt_id, outputs=self._told_outputs)
+
+    async def _note_picture(self, picture: Picture) -> None:
+        node_id = picture.node_id or self._tracker.node_id
+        if node_id is None or not self._workflow.sends_pictures(node_id):
+            await self._tell(Preview(picture.data, picture.media_type))
+            return
+        self._picture_bytes += len(picture.data)
+        if self._picture_bytes > _MAX_PICTURE_BYTES:
+            raise JobFailed(
+                f"the pictures that node {node_id} sends are more than {_MAX_PICTURE_BYTES:,} bytes",
+                hint="save them on the server with SaveImage instead of sending them",
+                details={"reason": "output_too_large", "node_id": node_id, "limit_bytes": _MAX_PICTURE_BYTES},
+            )
+        self._pictures.append(Picture(picture.data, picture.media_type, node_id, self.prompt_id))
+
+    async def _tell(self, preview: Preview | None = None) -> None:
+        message = self._text or self._tracker.message or self._truth.message
+        await self._context.progress(self._tracker.fraction * RUN_SHARE, message, preview)
+
+    async def _late_entry(self) -> HistoryEntry | None:
+        """The history entry of a prompt that the socket says is over. It may come a moment later.
+
+        One that does not come was deleted by somebody; then what the frames told is all there is, if none is missing.
+        """
+        for delay_s in _LATE_DELAYS_S:
+            await anyio.sleep(delay_s)
+            entry = await self._truth.read_history()
+            if entry is not None:
+                return entry
+        return None if self._gap else self._told_end
+
+    # Stopping.
+
+    async def stop(self) -> None:
+        """Take the prompt out of the queue and stop it, until it is gone.
+
+        An interrupt is sent only while the queue shows that ours runs: older servers stop whatever runs. It is sent again
+        and again: one that comes as a prompt starts is forgotten, and a node notices it at its next step.
+        """
+        if not self._may_run:
+            return
+        looks_needed = 1 if self._answered else _LOST_ANSWER_LOOKS
+        delay_s = 0.05
+        while looks_needed:
+            try:
+                queue = await self._client.queue()
+                found = queue.find(self.prompt_id, self._client_id)
+                if found is None:
+                    looks_needed -= 1
+                    delay_s = _LOST_ANSWER_PAUSE_S
+                elif found in queue.running:
+                    await self._client.interrupt(found.prompt_id)
+                else:
+                    await self._client.delete_waiting(found.prompt_id)
+            except ConnectionLost as error:
+                self._context.log.debug("could not stop the prompt yet", error=error.message)
+            except ConnectorError as error:
+                self._context.log.warning("could not stop the prompt", error=error.message, prompt_id=self.prompt_id)
+                return
+            if looks_needed:
+                await anyio.sleep(delay_s)
+                delay_s = min(1.0, delay_s * 1.5)
+
+
+def may_drop(frame: Frame) -> bool:
+    """Frames that a later one of the same kind makes up for."""
+    return isinstance(frame, str) and any(kind in frame[:40] for kind in _REPEATED)

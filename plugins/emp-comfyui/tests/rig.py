@@ -1,0 +1,115 @@
+"""A connector with a job's context around it, as a worker would make it, and small workflows."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from attrs import field, frozen
+from emp_comfyui.connector import ComfyUIWebSocketConnector
+
+from emp_core.connectors.base import ServiceConfig
+from emp_core.connectors.context import JobContext, Preview
+from emp_core.jobs.model import Job
+from emp_core.jobs.outcomes import JobResult
+from emp_core.jobs.requirements import Requirement
+from emp_core.jobs.states import JobState
+from emp_core.storage.local import LocalStore
+
+Graph = dict[str, Any]
+
+QUICK = {"EMP_COMFYUI_POLL_S": "0.02", "EMP_COMFYUI_GONE_S": "0.2", "EMP_COMFYUI_STALL_S": "1"}
+
+
+@frozen
+class Told:
+    """What a job's context was told."""
+
+    percents: list[float] = field(factory=list)
+    messages: list[str | None] = field(factory=list)
+    previews: list[Preview] = field(factory=list)
+    checkpoints: list[str] = field(factory=list)
+
+    def report(self, percent: float, message: str | None, preview: Preview | None) -> None:
+        self.percents.append(percent)
+        self.messages.append(message)
+        if preview is not None:
+            self.previews.append(preview)
+
+    async def checkpoint(self, service_job_id: str) -> None:
+        self.checkpoints.append(service_job_id)
+
+
+@frozen
+class Rig:
+    """A connected connector, and the folder that its outputs go to."""
+
+    connector: ComfyUIWebSocketConnector
+    folder: Path
+
+    def job(self, payload: Any, *, job_id: str = "job", earlier: str | None = None, attempt: int = 1) -> Job:
+        return Job(
+            job_id,
+            "comfyui",
+            "comfyui",
+            JobState.ACTIVE,
+            payload=payload,
+            attempt=attempt,
+            service_job_id=earlier,
+            requirement=Requirement("comfyui"),
+        )
+
+    async def run(self, payload: Any, told: Told | None = None, **about: Any) -> JobResult:
+        job = self.job(payload, **about)
+        told = told or Told()
+        context = JobContext(job, store=LocalStore(self.folder), report=told.report, save_checkpoint=told.checkpoint)
+        return await self.connector.process_job(job, context)
+
+    @property
+    def stored(self) -> list[str]:
+        """The names of all stored files, without the job's folder and the attempt."""
+        return sorted(path.name.split("-", 2)[2] for path in self.folder.rglob("*") if path.is_file())
+
+
+@contextlib.asynccontextmanager
+async def rigged(url: str, folder: Path, **environ: str) -> AsyncIterator[Rig]:
+    parts = urlsplit(url)
+    address = {"COMFYUI_HOST": parts.hostname or "", "COMFYUI_PORT": str(parts.port)}
+    connector = ComfyUIWebSocketConnector(ServiceConfig("comfyui", {**QUICK, **address, **environ}))
+    try:
+        yield Rig(connector, folder)
+    finally:
+        await connector.disconnect()
+
+
+def bytes_of(artifact_url: str) -> bytes:
+    return Path(unquote(urlsplit(artifact_url).path)).read_bytes()
+
+
+def image(color: int = 255, size: int = 16, batch: int = 1) -> Mapping[str, Any]:
+    return {
+        "class_type": "EmptyImage",
+        "inputs": {"width": size, "height": size, "batch_size": batch, "color": color},
+    }
+
+
+def save(source: str, prefix: str = "out") -> Mapping[str, Any]:
+    return {"class_type": "SaveImage", "inputs": {"images": [source, 0], "filename_prefix": prefix}}
+
+
+def slow(steps: int = 4, seconds: float = 0.0, **inputs: Any) -> Mapping[str, Any]:
+    given = {"steps": steps, "seconds_per_step": seconds, "report_progress": True, "preview": "none", "fail_at_step": 0}
+    return {"class_type": "ProbeSlow", "inputs": {**given, "seed": 0, **inputs}}
+
+
+def one_image(color: int = 255, prefix: str = "out") -> Graph:
+    return {
+        "1": image(color),
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": save("2", prefix),
+    }
+
+
+def slow_image(steps: int = 4, **inputs: Any) -> Graph:
+    return {"1": slow(steps, **inputs), "2": save("1", "slow")}
