@@ -38,10 +38,11 @@ class Backoff:
         """The delay after ``attempt`` attempts (1 or more)."""
         if self.base_s <= 0:
             return 0.0
-        wait = wait_exponential_jitter(initial=self.base_s, max=self.max_s, jitter=min(self.base_s, self.max_s))
+        # In units of the first delay: tenacity's name for it differs from version to version.
+        wait = wait_exponential_jitter(max=self.max_s / self.base_s, jitter=min(1.0, self.max_s / self.base_s))
         state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]  # read for its number only
         state.attempt_number = max(1, attempt)
-        return min(float(wait(state)), self.max_s)
+        return min(float(wait(state)) * self.base_s, self.max_s)
 
 
 def job_error(error: BaseException, *, retryable: bool) -> JobError:

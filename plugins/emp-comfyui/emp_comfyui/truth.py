@@ -65,6 +65,12 @@ class Truth:
             entry = None
         else:
             self._failing_since = None
+        if self._missed >= _LOST_LOOKS:
+            raise ConnectionLost(
+                f"prompt {self._prompt_id} is neither in the queue nor in the history of the ComfyUI server",
+                hint="somebody deleted it, or the server was restarted",
+                details={"reason": "prompt_lost", "prompt_id": self._prompt_id},
+            )
         self._next_look = anyio.current_time() + (
             min(1.0, self._settings.poll_s)
             if self._failing_since is not None or self._missed
@@ -92,16 +98,11 @@ class Truth:
             return None
         entry = await self._client.history(self._prompt_id)
         if entry is not None:
+            self._missed = 0
             return entry
         # Not even a late entry may be taken for a lost prompt: several looks have to agree.
         self._missed += 1
         self._next_queue = 0.0
-        if self._missed >= _LOST_LOOKS:
-            raise ConnectionLost(
-                f"prompt {self._prompt_id} is neither in the queue nor in the history of the ComfyUI server",
-                hint="somebody deleted it, or the server was restarted",
-                details={"reason": "prompt_lost", "prompt_id": self._prompt_id},
-            )
         return None
 
     def _tell_place(self, queue: QueueView) -> None:

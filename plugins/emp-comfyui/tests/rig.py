@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import anyio
 from attrs import field, frozen
 from emp_comfyui.connector import ComfyUIWebSocketConnector
 
@@ -30,10 +31,17 @@ class Told:
     messages: list[str | None] = field(factory=list)
     previews: list[Preview] = field(factory=list)
     checkpoints: list[str] = field(factory=list)
+    _awaited: dict[str, anyio.Event] = field(factory=dict)
+
+    async def said(self, message: str) -> None:
+        """Wait until the job's message is this one."""
+        await self._awaited.setdefault(message, anyio.Event()).wait()
 
     def report(self, percent: float, message: str | None, preview: Preview | None) -> None:
         self.percents.append(percent)
         self.messages.append(message)
+        if message in self._awaited:
+            self._awaited[message].set()
         if preview is not None:
             self.previews.append(preview)
 
@@ -65,6 +73,11 @@ class Rig:
         told = told or Told()
         context = JobContext(job, store=LocalStore(self.folder), report=told.report, save_checkpoint=told.checkpoint)
         return await self.connector.process_job(job, context)
+
+    @property
+    def pictures(self) -> list[str]:
+        """The paths of all stored PNG files, below the job's folder."""
+        return sorted(str(path.relative_to(self.folder / "job")) for path in self.folder.rglob("*.png"))
 
     @property
     def stored(self) -> list[str]:

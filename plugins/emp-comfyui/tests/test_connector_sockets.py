@@ -1,0 +1,176 @@
+"""A web socket may die, fall silent or never open: the job ends all the same."""
+
+from pathlib import Path
+
+import anyio
+import attrs
+import pytest
+from emp_comfyui.testing import FakeComfyUI, Faults, HttpFault
+from emp_comfyui.workflow import Workflow
+
+from emp_core.errors import ConnectionLost, ServiceUnavailable
+
+from .rig import Told, image, one_image, rigged, slow_image
+
+ENDS = frozenset({"executing", "execution_success", "status"})
+
+
+async def test_a_socket_cut_in_mid_run_does_not_end_the_job(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        hold = server.hold("ProbeSlow", at_step=2)
+
+        async def cut() -> None:
+            await hold.reached()
+            server.drop_sockets()
+            hold.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cut)
+            with anyio.fail_after(5):
+                result = await rig.run(slow_image())
+    assert len(result.artifacts) == 1
+
+
+async def test_progress_goes_on_after_a_socket_came_back(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, EMP_COMFYUI_POLL_S="5") as rig:
+        first, second = server.hold("ProbeSlow", at_step=2), server.hold("ProbeSlow", at_step=6)
+        told = Told()
+
+        async def cut() -> None:
+            await first.reached()
+            server.drop_sockets()
+            await server.until(lambda: not server.sockets)
+            await server.until(lambda: bool(server.sockets))
+            first.release()
+            await told.said("ProbeSlow 5/8")
+            second.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cut)
+            with anyio.fail_after(5):
+                await rig.run(slow_image(8), told)
+    assert told.percents == sorted(told.percents)
+
+
+async def test_a_silent_socket_does_not_hang_the_job(tmp_path: Path):
+    async with FakeComfyUI(faults=Faults(silent_sockets=True)) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5):
+            assert (await rig.run(one_image())).artifacts
+
+
+@pytest.mark.parametrize("dropped", [ENDS, frozenset({"executing"}), frozenset({"executed", "progress_state"})])
+async def test_lost_frames_do_not_hang_the_job(tmp_path: Path, dropped: frozenset[str]):
+    async with FakeComfyUI(faults=Faults(drop_frames=dropped)) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5):
+            assert (await rig.run(one_image())).artifacts
+
+
+async def test_a_server_without_sockets_is_polled(tmp_path: Path):
+    fault = HttpFault("/ws", "status", status=404, times=None)
+    async with FakeComfyUI(faults=Faults(http=[fault])) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5):
+            assert (await rig.run(one_image())).artifacts
+
+
+async def test_a_workflow_whose_pictures_need_the_socket_does_not_run_without_one(tmp_path: Path):
+    graph = {"1": image(), "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
+    fault = HttpFault("/ws", "status", status=502, times=None)
+    async with FakeComfyUI(faults=Faults(http=[fault])) as server, rigged(server.url, tmp_path) as rig:
+        with pytest.raises(ServiceUnavailable):
+            await rig.run(graph)
+        assert server.prompts == []
+
+
+async def test_a_late_history_is_waited_for(tmp_path: Path):
+    async with FakeComfyUI(faults=Faults(history_late_by=3)) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5):
+            assert (await rig.run(one_image())).artifacts
+
+
+async def test_a_history_that_somebody_cleared_is_made_up_for_by_the_frames(tmp_path: Path):
+    async with FakeComfyUI(faults=Faults(history_never=True)) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5):
+            assert (await rig.run(one_image())).artifacts
+
+
+async def test_a_history_that_never_comes_and_frames_that_do_not_either_are_a_lost_prompt(tmp_path: Path):
+    faults = Faults(history_never=True, silent_sockets=True)
+    async with FakeComfyUI(faults=faults) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5), pytest.raises(ConnectionLost):
+            await rig.run(one_image())
+
+
+async def test_a_lost_answer_is_looked_for_before_the_prompt_is_sent_again(tmp_path: Path):
+    for version in ("0.3.12", "0.3.64"):
+        fault = HttpFault("/prompt", "lose_answer", method="POST")
+        async with FakeComfyUI(version=version, faults=Faults(http=[fault])) as server:
+            async with rigged(server.url, tmp_path) as rig:
+                with anyio.fail_after(5):
+                    assert (await rig.run(one_image(), job_id=version)).artifacts
+            assert fault.seen == 1
+            assert len(server.prompts) == 1
+
+
+async def test_a_prompt_that_never_arrived_is_sent_again(tmp_path: Path):
+    fault = HttpFault("/prompt", "drop", method="POST")
+    async with FakeComfyUI(faults=Faults(http=[fault])) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5):
+            assert (await rig.run(one_image())).artifacts
+        assert len(server.prompts) == 1
+
+
+async def test_the_prompts_id_is_kept_before_it_is_sent(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        server.pause_queue()
+        told = Told()
+        with anyio.move_on_after(5) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(rig.run, one_image(), told)
+                await server.until(lambda: bool(server.prompts))
+                assert told.checkpoints == [server.prompts[0].prompt_id]
+                group.cancel_scope.cancel()
+        assert not scope.cancelled_caught
+
+
+async def test_a_later_attempt_takes_over_what_still_runs(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        hold = server.hold("ProbeSlow", at_step=2)
+        accepted = await rig.connector.comfyui.submit(
+            _workflow(slow_image()), prompt_id="11111111-1111-4111-8111-111111111111", client_id="gone"
+        )
+
+        async def go_on() -> None:
+            await hold.reached()
+            hold.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(go_on)
+            with anyio.fail_after(5):
+                result = await rig.run(slow_image(), earlier=accepted.prompt_id, attempt=2)
+        assert len(server.prompts) == 1
+    assert result.usage["adopted"] is True
+    assert result.data["prompt_id"] == accepted.prompt_id
+
+
+async def test_a_later_attempt_takes_what_an_earlier_one_made(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        told = Told()
+        await rig.run(one_image(), told)
+        again = await rig.run(one_image(), earlier=told.checkpoints[-1], attempt=2)
+        assert len(server.prompts) == 1
+    assert again.usage["adopted"] is True
+
+
+async def test_a_later_attempt_runs_again_what_is_gone(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        result = await rig.run(one_image(), earlier="no-such-prompt", attempt=2)
+        assert len(server.prompts) == 1
+        told = Told()
+        server.faults = attrs.evolve(server.faults, missing_outputs=True)
+        with pytest.raises(Exception, match="cache"):
+            await rig.run(one_image(), told, earlier=result.data["prompt_id"], attempt=3)
+        assert len(server.prompts) == 2
+
+
+def _workflow(graph: dict[str, object]) -> Workflow:
+    return Workflow.from_payload(graph)
