@@ -321,7 +321,10 @@ class Settings:
         "EMP_KEEP_IDEMPOTENCY_S", default=86_400.0, parse=number(1), help="How long an idempotency key is remembered."
     )
     events_max: int = setting(
-        "EMP_EVENTS_MAX", default=100_000, parse=whole(1000), help="Entries that the stream of all events keeps."
+        "EMP_EVENTS_MAX",
+        default=20_000,
+        parse=whole(1000),
+        help="Entries that the stream of all events keeps, of up to 16 events each.",
     )
     redis_wait_s: float = setting(
         "EMP_REDIS_WAIT_S", default=60.0, parse=number(0), help="How long a command waits for Redis when it starts."

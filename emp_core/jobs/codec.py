@@ -35,11 +35,12 @@ _HIDDEN = "(hidden)"
 _NAME_MAX = 128
 
 _converter = cattrs.Converter()
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def dumps(value: Any) -> str:
     """Compact JSON. Raises TypeError or ValueError for what JSON cannot hold (NaN included)."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encode(value)
 
 
 def to_us(moment: datetime) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from emp_core.config import Settings
-from emp_core.jobs.codec import decode_job
+from emp_core.jobs.codec import decode_job, dumps
 from emp_core.jobs.model import Job
 from emp_core.queue.calls import keeping
 from emp_core.queue.keys import Keys
@@ -190,19 +190,18 @@ class Consumer:
         rest: list[Any] = []
         for free, services in groups:
             rest += (free, len(services), *services)
-        reply = await load_script("claim")(self.client, self.keys, arguments, rest)
+        text = await load_script("claim")(self.client, self.keys, arguments, rest)
+        code, version, come_back_us, left, given = json.loads(text)
         most = self._settings.max_attempts
-        jobs = tuple(
-            ClaimedJob(decode_job(reply[i], _pairs(reply[i + 1]), reply[i + 2], max_attempts=most), token)
-            for i in range(5, len(reply), 3)
-        )
-        come_back_us = int(reply[3])
         return Claim(
-            registered=int(reply[0]) == 1,
-            jobs=jobs,
-            lanes_version=int(reply[2]),
+            registered=code == 1,
+            jobs=tuple(
+                ClaimedJob(decode_job(job_id, _pairs(flat), payload, max_attempts=most), token)
+                for job_id, flat, payload in given
+            ),
+            lanes_version=int(version),
             come_back_s=None if come_back_us < 0 else come_back_us / 1e6,
-            left=int(reply[4]),
+            left=left,
         )
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
@@ -224,11 +223,23 @@ class Consumer:
 
     async def finish(self, outcomes: Sequence[Finish]) -> list[tuple[int, str]]:
         """Record outcomes: for each 1 (recorded), 0 (it was recorded before) or -1 (the lease is lost), and the job's state."""
-        rest: list[Any] = []
+        rest: list[str] = []
         for one in outcomes:
-            rest += (one.job_id, one.token, one.decision, round(one.delay_s * 1e6), one.result, one.error, one.usage)
-            rest += (one.lane, one.requirement, one.record)
-        reply = await load_script("finish")(self.client, self.keys, {**self._keeping, "count": len(outcomes)}, rest)
+            delay_us = str(round(one.delay_s * 1e6))
+            told = (
+                one.job_id,
+                one.token,
+                one.decision,
+                delay_us,
+                one.error,
+                one.usage,
+                one.lane,
+                one.requirement,
+                one.record,
+            )
+            rest += (dumps(told), one.result)
+        arguments = {"events_max": self._settings.events_max, "count": len(outcomes)}
+        reply = await load_script("finish")(self.client, self.keys, arguments, rest)
         return [(int(reply[i]), reply[i + 1]) for i in range(1, len(reply), 2)]
 
     async def sweep(self, *, rescue: bool) -> Sweep:
@@ -271,6 +282,5 @@ class Consumer:
         return [first[1], *(more or ())]
 
 
-def _pairs(text: str) -> dict[str, str]:
-    flat = json.loads(text)
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -15,7 +15,7 @@ from emp_core.errors import ConfigError, IllegalTransition, JobNotFound, QueueEr
 from emp_core.jobs.codec import decode_job
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
-from emp_core.queue.calls import Calls, keeping
+from emp_core.queue.calls import Calls
 from emp_core.queue.connection import connect, wait_for_redis
 from emp_core.queue.embedded import running
 from emp_core.queue.events import JobEvent, decode_event
@@ -41,7 +41,6 @@ class JobQueue:
         self._url = url
         self.settings = settings
         self.keys = Keys(settings.namespace)
-        self._keeping = keeping(settings)
         self._stack = AsyncExitStack()
         self._open: Calls | None = None
         self._listener = Listener(lambda: connect(self.url))
@@ -226,6 +225,7 @@ class JobQueue:
             JobNotFound: there is no such job.
         """
         async with self._listener.subscribed(self.keys.events_channel(job_id)) as heard:
+            await self._calls.run("watch", {"id": job_id})
             last: str | None = None
             while True:
                 kept = await self._kept_events(job_id)
@@ -264,7 +264,9 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it is in a final state.
         """
-        code, status = await self._calls.run("cancel", {**self._keeping, "id": job_id, "reason": reason})
+        code, status = await self._calls.run(
+            "cancel", {"events_max": self.settings.events_max, "id": job_id, "reason": reason}
+        )
         if int(code) == -1:
             raise JobNotFound(f"there is no job {job_id}")
         if int(code) == 0:
@@ -278,7 +280,7 @@ class JobQueue:
             JobNotFound: there is no such job, or its payload was forgotten.
             IllegalTransition: it is in another state.
         """
-        code, status = await self._calls.run("retry", {**self._keeping, "id": job_id})
+        code, status = await self._calls.run("retry", {"events_max": self.settings.events_max, "id": job_id})
         if int(code) == -1 or int(code) == -2:
             raise JobNotFound(f"there is no job {job_id} any more")
         if int(code) == 0 and status not in (JobState.PENDING, JobState.ACTIVE):

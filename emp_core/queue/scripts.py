@@ -20,7 +20,19 @@ from emp_core.queue.keys import FIXED_KEYS, Keys
 
 __all__ = ["SCRIPT_NAMES", "Script", "load_script"]
 
-SCRIPT_NAMES = ("submit", "claim", "finish", "renew", "cancel", "retry", "lanes_set", "retire", "sweep", "note")
+SCRIPT_NAMES = (
+    "submit",
+    "claim",
+    "finish",
+    "renew",
+    "cancel",
+    "retry",
+    "lanes_set",
+    "retire",
+    "sweep",
+    "note",
+    "watch",
+)
 
 _LUA = resources.files("emp_core.queue") / "lua"
 

@@ -1,6 +1,5 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
-import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from attrs import evolve
 
 from emp_core.config import Settings
 from emp_core.errors import DuplicateJob, NobodyServes, QueueFull
-from emp_core.jobs.codec import EncodedSpec, decode_job, encode_spec, from_us, to_us
+from emp_core.jobs.codec import EncodedSpec, decode_job, dumps, encode_spec, from_us, to_us
 from emp_core.jobs.ids import new_job_id
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.requirements import Match, Requirement, match
@@ -132,7 +131,7 @@ class Submitter:
 
     async def _warn_if_unserved(self, requirement: Requirement, job: Job) -> None:
         if reasons := await self._unserved(requirement):
-            fragment = ',"reasons":' + json.dumps(reasons)
+            fragment = ',"reasons":' + dumps(reasons)
             await self._calls.run(
                 "note",
                 {"events_max": self._settings.events_max, "id": job.id, "name": "unserved", "fragment": fragment},
@@ -152,21 +151,22 @@ class Submitter:
         ]
 
 
-def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> list[str | int]:
-    return [
-        job_id,
-        entry.lane,
-        entry.requirement,
-        spec.customer_id or "",
-        spec.priority,
-        to_us(spec.start_at) if spec.start_at else "",
-        to_us(spec.deadline_at) if spec.deadline_at else "",
-        spec.idempotency_key or "",
-        entry.digest,
-        entry.payload,
-        len(entry.fields),
-        *entry.fields,
-    ]
+def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, str]:
+    # One text per job: the client takes longer to send ten short texts than one long one.
+    return dumps(
+        (
+            job_id,
+            entry.lane,
+            entry.requirement,
+            spec.customer_id or "",
+            spec.priority,
+            str(to_us(spec.start_at)) if spec.start_at else "",
+            str(to_us(spec.deadline_at)) if spec.deadline_at else "",
+            spec.idempotency_key or "",
+            entry.digest,
+            *entry.fields,
+        )
+    ), entry.payload
 
 
 def _new_job(job_id: str, spec: JobSpec, entry: EncodedSpec, now_us: float, settings: Settings) -> Job:

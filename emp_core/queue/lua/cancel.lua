@@ -1,7 +1,7 @@
 --- Cancels a job: at once while it waits, by asking its worker while it runs.
 --- transitions: pending>cancelled scheduled>cancelled
 --- include: clock events inbox lines leave_active facts
---- argv: prefix events_max keep_completed_ms keep_failed_ms keep_cancelled_ms id reason
+--- argv: prefix events_max id reason
 --- returns: {code, status}
 --- codes: 1 cancelled or asked for, 0 the job is in a final state, -1 no such job
 
@@ -16,7 +16,8 @@ local because = reason ~= '' and (',"reason":' .. cjson.encode(reason)) or ''
 if facts.status == 'active' then
   if not facts.cancel then
     redis.call('HSET', job, 'cancel_requested', us(now))
-    emit(id, 'cancel_requested', now, because)
+    emit(id, 'cancel_requested', now, because, facts.watched)
+    write_events()
   end
   tell(facts.worker, 'cancel ' .. id)
   return { 1, 'active' }
@@ -29,6 +30,8 @@ else
   return { 0, facts.status }
 end
 redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
-emit(id, 'cancelled', now, ',"status":"cancelled"' .. because)
-settle(id, 'cancelled', now)
+emit(id, 'cancelled', now, ',"status":"cancelled"' .. because, facts.watched)
+settle(id, 'cancelled', facts.deadline, now)
+write_leaving(now)
+write_events()
 return { 1, 'cancelled' }

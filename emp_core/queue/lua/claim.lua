@@ -5,7 +5,7 @@
 --- keys: pending heads waiting active idle workers lanes_version customers_active
 --- argv: prefix events_max worker machine session token lease_us customer_cap allow deny groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
---- returns: {code, now, lanes version, µs after which to come back or -1, whether work is left, then per job id, hash as a JSON list, payload}
+--- returns: JSON {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload]]}
 --- codes: 1 done, 0 the worker is not registered under this session
 
 local COLD_SHARE = 0.3
@@ -13,20 +13,30 @@ local COLD_MAX_US = 30000000
 local COLD_REFUSALS = 4
 local SMALL = 48
 
+-- One call moves this many jobs at most: Redis does nothing else meanwhile.
+local MOST = 1000
+
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
 if redis.call('GET', mine .. ':heartbeat') ~= session then
-  return { 0, us(now), '0', -1, 0 }
+  return cjson.encode({ 0, '0', -1, 0, {} })
 end
 
-local reply = { 1, us(now), redis.call('GET', lanes_version_key) or '0', -1, 0 }
+local given, payload_keys = {}, {}
 
-local function give(id)
-  local job = prefix .. 'jobs:' .. id
-  local n = #reply
-  reply[n + 1] = id
-  reply[n + 2] = cjson.encode(redis.call('HGETALL', job))
-  reply[n + 3] = redis.call('GET', job .. ':payload') or 'null'
+local function give(id, hash)
+  given[#given + 1] = { id, hash }
+  payload_keys[#payload_keys + 1] = prefix .. 'jobs:' .. id .. ':payload'
+end
+
+-- One text for all: the client reads it faster than a list of lists.
+local function reply(come_back_us, left)
+  if #given > 0 then
+    for i, payload in ipairs(redis.call('MGET', unpack(payload_keys))) do
+      given[i][3] = payload or 'null'
+    end
+  end
+  return cjson.encode({ 1, redis.call('GET', lanes_version_key) or '0', come_back_us, left, given })
 end
 
 -- A repeated call: its reply was lost.
@@ -35,10 +45,10 @@ if last[1] == token then
   for id in string.gmatch(last[2], '%S+') do
     local held = redis.call('HMGET', prefix .. 'jobs:' .. id, 'status', 'token')
     if held[1] == 'active' and held[2] == token then
-      give(id)
+      give(id, redis.call('HGETALL', prefix .. 'jobs:' .. id))
     end
   end
-  return reply
+  return reply(-1, redis.call('ZCARD', pending_key))
 end
 
 -- Free slots by service.
@@ -59,7 +69,7 @@ local others = redis.call('ZCARD', idle_key)
 if others > 0 and redis.call('ZSCORE', idle_key, worker) then
   others = others - 1
 end
-local limit = math.min(slots, math.max(1, math.ceil(waiting_jobs / (others + 1))))
+local limit = math.min(slots, MOST, math.max(1, math.ceil(waiting_jobs / (others + 1))))
 
 local function listed(list)
   if list == '' then
@@ -152,7 +162,7 @@ local taken, taken_count = {}, 0
 local claims_by_customer = {}
 local touched = {}
 local cold_taken, refusals, come_back_us = false, 0, -1
-local worker_json, machine_json = cjson.encode(worker), cjson.encode(machine)
+local claimed_by = ',"status":"active","worker":' .. cjson.encode(worker) .. ',"machine":' .. cjson.encode(machine) .. ',"attempt":'
 
 -- Whether a lane with a penalty is left to a worker that is ready sooner; the bounded wait is counted from when
 -- the job became claimable.
@@ -184,24 +194,34 @@ end
 
 local function begin(id, customer)
   local job = prefix .. 'jobs:' .. id
-  local f = redis.call('HMGET', job, 'status', 'attempt', 'pending_at', 'created_at', 'progress')
-  if f[1] ~= 'pending' then
+  local hash = redis.call('HGETALL', job)
+  local f = {}
+  for i = 1, #hash, 2 do
+    f[hash[i]] = hash[i + 1]
+  end
+  if f.status ~= 'pending' then
     -- A ghost: the job was deleted, or an aborted script left it in the line.
     redis.call('ZREM', pending_key, id)
     return
   end
-  local attempt = (tonumber(f[2]) or 0) + 1
+  local attempt = string.format('%d', (tonumber(f.attempt) or 0) + 1)
+  local begun = us(now)
   redis.call('HSET', job, 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'token', token,
-    'attempt', attempt, 'started_at', us(now))
-  if f[5] then
+    'attempt', attempt, 'started_at', begun)
+  if f.progress then
     redis.call('HDEL', job, 'progress', 'message')
+  end
+  -- What was just written comes last, and so it counts.
+  for _, text in ipairs({ 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'attempt', attempt,
+    'started_at', begun }) do
+    hash[#hash + 1] = text
   end
   taken_count = taken_count + 1
   taken[taken_count] = id
   claims_by_customer[customer] = (claims_by_customer[customer] or 0) + 1
-  emit(id, 'claimed', now, ',"worker":' .. worker_json .. ',"machine":' .. machine_json .. ',"attempt":' .. attempt
-    .. ',"waited_us":' .. us(now - tonumber(f[3] or f[4])))
-  give(id)
+  emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - tonumber(f.pending_at or f.created_at)),
+    f.watched)
+  give(id, hash)
 end
 
 -- How many more jobs of this customer may run; parks its turn when none.
@@ -343,6 +363,5 @@ if taken_count == limit and left > 0 then
     wake(next_lane, now)
   end
 end
-reply[4] = come_back_us < 0 and -1 or math.ceil(come_back_us)
-reply[5] = left
-return reply
+write_events()
+return reply(come_back_us < 0 and -1 or math.ceil(come_back_us), left)

@@ -1,15 +1,21 @@
 --- Records what attempts decided. Each item carries its lease's token and is refused if that is not the current one.
 --- transitions: active>completed active>failed active>cancelled active>scheduled active>pending
 --- include: clock events inbox lines leave_active facts
---- argv: prefix events_max keep_completed_ms keep_failed_ms keep_cancelled_ms count
---- rest: per item: id token decision delay_us result error usage lane requirement record ('' where there is none)
+--- argv: prefix events_max count
+--- rest: per item: a JSON list (id token decision delay_us error usage lane requirement record, '' where there is none), result
 --- returns: {now, then per item code, status}
 --- codes: 1 recorded, 0 the same outcome was recorded before, -1 the lease is lost
 
 -- decision: completed, failed, cancelled, retry (after delay_us), release (the attempt does not count)
 local now = clock()
 local reply = { us(now) }
-local at = rest
+
+local items, ids = {}, {}
+for i = 1, tonumber(count) do
+  items[i] = cjson.decode(ARGV[rest + 2 * (i - 1)])
+  ids[i] = items[i][1]
+end
+local lease_ends = count == '0' and {} or redis.call('ZMSCORE', active_key, unpack(ids))
 
 local function set(fields, name, value)
   if value ~= '' then
@@ -22,30 +28,22 @@ local function decide(id, facts, decision, delay_us, fields)
   if facts.cancel and (decision == 'retry' or decision == 'release') then
     decision = 'cancelled'
   end
+  leave_active(id, facts.customer)
   if decision == 'retry' or decision == 'release' then
-    local attempt = facts.attempt
-    if decision == 'release' then
-      attempt = attempt - 1
-    end
-    set(fields, 'attempt', tostring(attempt))
+    set(fields, 'attempt', string.format('%d', decision == 'release' and facts.attempt - 1 or facts.attempt))
     redis.call('HSET', prefix .. 'jobs:' .. id, unpack(fields))
-    release_slot(id, facts.customer, now)
     return put_back(id, facts, delay_us, now), decision == 'retry' and 'retried' or 'released'
   end
-  set(fields, 'status', decision)
-  set(fields, 'finished_at', us(now))
-  redis.call('HSET', prefix .. 'jobs:' .. id, unpack(fields))
-  release_slot(id, facts.customer, now)
+  redis.call('HSET', prefix .. 'jobs:' .. id, 'status', decision, 'finished_at', us(now), unpack(fields))
+  settle(id, decision, facts.deadline, now)
   return decision, decision
 end
 
-for _ = 1, tonumber(count) do
-  local id, token, decision, delay_us = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
-  local result, err, usage = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
-  local lane, requirement, record = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
+for i, item in ipairs(items) do
+  local id, token, decision, delay_us, err, usage, lane, requirement, record = unpack(item, 1, 9)
   local facts = facts_of(id)
-  local ends = facts and facts.status == 'active' and redis.call('ZSCORE', active_key, id)
-  if not facts or facts.token ~= token or (ends and tonumber(ends) < now) then
+  local ended = lease_ends[i] and tonumber(lease_ends[i]) < now
+  if not facts or facts.token ~= token or (facts.status == 'active' and ended) then
     reply[#reply + 1] = -1
     reply[#reply + 1] = facts and facts.status or ''
   elseif facts.status ~= 'active' then
@@ -53,7 +51,7 @@ for _ = 1, tonumber(count) do
     reply[#reply + 1] = facts.status
   else
     local fields = {}
-    set(fields, 'result', result)
+    set(fields, 'result', ARGV[rest + 2 * i - 1])
     set(fields, 'error', err)
     set(fields, 'usage', usage)
     if lane ~= '' then
@@ -63,18 +61,19 @@ for _ = 1, tonumber(count) do
     end
     if decision == 'completed' then
       set(fields, 'progress', '100')
-      redis.call('HDEL', prefix .. 'jobs:' .. id, 'error')
+      if facts.has_error then
+        redis.call('HDEL', prefix .. 'jobs:' .. id, 'error')
+      end
     end
-    local status, name = decide(id, facts, decision, delay_us, fields)
+    local status, name = decide(id, facts, decision, tonumber(delay_us), fields)
     emit(id, name, now, ',"status":"' .. status .. '","attempt":' .. facts.attempt .. record
-      .. (err ~= '' and (',"error":' .. err) or ''))
-    if status == 'completed' or status == 'failed' or status == 'cancelled' then
-      settle(id, status, now)
-    end
+      .. (err ~= '' and (',"error":' .. err) or ''), facts.watched)
     reply[#reply + 1] = 1
     reply[#reply + 1] = status
   end
-  at = at + 10
 end
 
+write_leaving(now)
+write_lines(now)
+write_events()
 return reply

@@ -6,5 +6,6 @@
 if redis.call('EXISTS', prefix .. 'jobs:' .. id) == 0 then
   return 0
 end
-emit(id, name, clock(), fragment)
+emit(id, name, clock(), fragment, redis.call('HEXISTS', prefix .. 'jobs:' .. id, 'watched') == 1)
+write_events()
 return 1

@@ -23,19 +23,23 @@ if known then
   end
 end
 
-local at = rest
+local at, renewed = rest, {}
 for i = 1, tonumber(count) do
   local id, token, progress, message, service_job_id = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local job = prefix .. 'jobs:' .. id
-  local f = redis.call('HMGET', job, 'status', 'token', 'cancel_requested')
+  local f = redis.call('HMGET', job, 'status', 'token', 'cancel_requested', 'watched')
   if f[1] ~= 'active' or f[2] ~= token then
     reply[4 + i] = -1
   else
-    redis.call('ZADD', active_key, ends, id)
+    renewed[#renewed + 1] = ends
+    renewed[#renewed + 1] = id
     if progress ~= '' then
       redis.call('HSET', job, 'progress', progress, 'message', message)
-      redis.call('PUBLISH', prefix .. 'events:' .. id, '{"event":"progress","job":"' .. id .. '","at":' .. us(now)
-        .. ',"progress":' .. progress .. (message ~= '' and (',"message":' .. cjson.encode(message)) or '') .. '}')
+      if f[4] then
+        local told = message ~= '' and (',"message":' .. cjson.encode(message)) or ''
+        redis.call('PUBLISH', prefix .. 'events:' .. id,
+          '{"event":"progress","job":"' .. id .. '","at":' .. us(now) .. ',"progress":' .. progress .. told .. '}')
+      end
     end
     if service_job_id ~= '' then
       redis.call('HSET', job, 'service_job_id', service_job_id)
@@ -43,6 +47,9 @@ for i = 1, tonumber(count) do
     reply[4 + i] = f[3] and 2 or 1
   end
   at = at + 5
+end
+if #renewed > 0 then
+  redis.call('ZADD', active_key, unpack(renewed))
 end
 
 return reply

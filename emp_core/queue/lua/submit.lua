@@ -3,7 +3,7 @@
 --- include: clock events inbox lines
 --- keys: pending scheduled deadlines
 --- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
---- rest: per job: id lane requirement customer priority start_at deadline_at idempotency_key digest payload fields then as many field names and values
+--- rest: per job: a JSON list (id lane requirement customer priority start_at deadline_at idempotency_key digest, then names and values of the hash), payload
 --- returns: {now, then per job code, id, workers serving its lane (-1: the lane is new)}
 --- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes
 
@@ -30,24 +30,30 @@ local function known(id, idempotency_key, digest)
   return first, digest == '' or redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') == digest
 end
 
+local opened, serving = {}, {}
+
 for _ = 1, tonumber(count) do
-  local id, lane, requirement, customer = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local priority, start_at, deadline_at = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
-  local idempotency_key, digest, payload, fields = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9], tonumber(ARGV[at + 10])
+  local spec, payload = cjson.decode(ARGV[at]), ARGV[at + 1]
+  at = at + 2
+  local id, lane, requirement, customer, priority, start_at, deadline_at, idempotency_key, digest = unpack(spec, 1, 9)
   local first, same = known(id, idempotency_key, digest)
   if first then
     answer(same and 0 or -1, first, 0)
-  elseif tonumber(max_pending) > 0 and redis.call('ZCARD', pending_key) >= tonumber(max_pending) then
+  elseif tonumber(max_pending) > 0 and redis.call('ZCARD', pending_key) + #entering_pending / 2 >= tonumber(max_pending) then
     answer(-2, id, 0)
-  elseif redis.call('HEXISTS', lanes_key, lane) == 0 and redis.call('HLEN', lanes_key) >= tonumber(max_lanes) then
+  elseif not opened[lane] and redis.call('HEXISTS', lanes_key, lane) == 0
+    and redis.call('HLEN', lanes_key) >= tonumber(max_lanes) then
     answer(-3, id, 0)
   else
+    if not opened[lane] then
+      opened[lane] = true
+      serving[lane] = open_lane(lane, requirement, now) and -1 or redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers')
+    end
     local job = prefix .. 'jobs:' .. id
     local later = start_at ~= '' and tonumber(start_at) > now
     local arrival = (later and tonumber(start_at) or now) - tonumber(priority) * tonumber(step_us)
     local status = later and 'scheduled' or 'pending'
-    redis.call('HSET', job, 'status', status, 'created_at', us(now), 'arrival', us(arrival),
-      unpack(ARGV, at + 11, at + 10 + fields))
+    redis.call('HSET', job, 'status', status, 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10))
     redis.call('SET', job .. ':payload', payload)
     if idempotency_key ~= '' then
       redis.call('SET', prefix .. 'idem:' .. idempotency_key, id, 'PX', keep_idempotency_ms)
@@ -55,17 +61,16 @@ for _ = 1, tonumber(count) do
     if deadline_at ~= '' then
       redis.call('ZADD', deadlines_key, deadline_at, id)
     end
-    local new_lane = open_lane(lane, requirement, now)
-    emit(id, 'submitted', now, ',"status":"' .. status .. '"')
+    emit(id, 'submitted', now, ',"status":"' .. status .. '"', false)
     if later then
       redis.call('ZADD', scheduled_key, start_at, id)
     else
       enter_line(id, lane, customer, arrival)
-      wake(lane, now)
     end
-    answer(1, id, new_lane and -1 or redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers'))
+    answer(1, id, serving[lane])
   end
-  at = at + 11 + fields
 end
 
+write_lines(now)
+write_events()
 return reply

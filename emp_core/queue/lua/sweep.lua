@@ -20,8 +20,8 @@ end
 local function fail(id, facts, code, message)
   local err = cjson.encode({ code = code, message = message, retryable = false, details = { attempt = facts.attempt } })
   redis.call('HSET', prefix .. 'jobs:' .. id, 'status', 'failed', 'finished_at', us(now), 'error', err)
-  emit(id, 'failed', now, ',"status":"failed","attempt":' .. facts.attempt .. ',"error":' .. err)
-  settle(id, 'failed', now)
+  emit(id, 'failed', now, ',"status":"failed","attempt":' .. facts.attempt .. ',"error":' .. err, facts.watched)
+  settle(id, 'failed', facts.deadline, now)
 end
 
 local function late(facts)
@@ -39,13 +39,13 @@ local function rescue_job(id)
   local crashes = redis.call('HINCRBY', job, 'crashes', 1)
   local most = facts.max_attempts > 0 and facts.max_attempts or tonumber(max_attempts)
   local by = ',"worker":' .. cjson.encode(facts.worker or '') .. ',"attempt":' .. facts.attempt .. ',"crashes":' .. crashes
-  emit(id, 'worker_lost', now, by)
+  emit(id, 'worker_lost', now, by, facts.watched)
   redis.call('HDEL', job, 'token')
-  release_slot(id, facts.customer, now)
+  leave_active(id, facts.customer)
   if facts.cancel then
     redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
-    emit(id, 'cancelled', now, ',"status":"cancelled"')
-    settle(id, 'cancelled', now)
+    emit(id, 'cancelled', now, ',"status":"cancelled"', facts.watched)
+    settle(id, 'cancelled', facts.deadline, now)
   elseif crashes >= tonumber(max_crashes) then
     fail(id, facts, 'poison', 'the job took its worker down ' .. crashes .. ' times')
   elseif facts.attempt >= most then
@@ -54,7 +54,7 @@ local function rescue_job(id)
     fail(id, facts, 'deadline_exceeded', 'the deadline passed before the job was done')
   else
     put_back(id, facts, 0, now)
-    emit(id, 'rescued', now, ',"status":"pending"')
+    emit(id, 'rescued', now, ',"status":"pending"', facts.watched)
   end
 end
 
@@ -73,10 +73,14 @@ for _, id in ipairs(due(scheduled_key)) do
   if facts and facts.status == 'scheduled' then
     redis.call('HDEL', prefix .. 'jobs:' .. id, 'due_at')
     put_back(id, facts, 0, now)
-    emit(id, 'promoted', now, ',"status":"pending"')
+    emit(id, 'promoted', now, ',"status":"pending"', facts.watched)
     promoted = promoted + 1
   end
 end
+
+-- What is late may be among what was just put back.
+write_leaving(now)
+write_lines(now)
 
 local expired = 0
 for _, id in ipairs(due(deadlines_key)) do
@@ -111,6 +115,14 @@ for index, keep_ms in pairs({
 }) do
   local old = redis.call('ZRANGEBYSCORE', index, '-inf', us(now - keep_ms * 1000), 'LIMIT', 0, batch)
   if #old > 0 then
+    local forgotten = {}
+    for _, id in ipairs(old) do
+      local job = prefix .. 'jobs:' .. id
+      forgotten[#forgotten + 1] = job
+      forgotten[#forgotten + 1] = job .. ':payload'
+      forgotten[#forgotten + 1] = job .. ':events'
+    end
+    redis.call('UNLINK', unpack(forgotten))
     trimmed = trimmed + redis.call('ZREM', index, unpack(old))
   end
 end
@@ -122,6 +134,9 @@ for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes_empty_key, '-inf', us(no
     redis.call('DEL', prefix .. 'lane:' .. lane .. ':workers')
   end
 end
+
+write_leaving(now)
+write_events()
 
 -- More of the same at once when a batch was full; otherwise when the next thing is due.
 local full = tonumber(batch)

@@ -1,17 +1,32 @@
---- What happened to a job: in its own list, in the stream of all events, and to whoever listens now.
+--- What happened to jobs: in each job's own list, in the stream of all events, and to whoever listens now.
 --- keys: events
 --- argv: prefix events_max
 
 local JOB_EVENTS_MAX = 200
+local STREAM_CHUNK = 16
+
+local emitted = {}
 
 -- fragment: JSON members to go into the entry, without braces, beginning with a comma; or ''.
-local function emit(id, name, at, fragment)
+-- watched: whether somebody follows this job; only then there is anybody to publish the entry to.
+local function emit(id, name, at, fragment, watched)
   local entry = '{"event":"' .. name .. '","job":"' .. id .. '","at":' .. string.format('%.0f', at) .. fragment .. '}'
   local list = prefix .. 'jobs:' .. id .. ':events'
   if redis.call('RPUSH', list, entry) > JOB_EVENTS_MAX then
     redis.call('LTRIM', list, -JOB_EVENTS_MAX, -1)
   end
-  redis.call('XADD', events_key, 'MAXLEN', '~', events_max, '*', 'event', entry)
-  redis.call('PUBLISH', prefix .. 'events:' .. id, entry)
+  emitted[#emitted + 1] = entry
+  if watched then
+    redis.call('PUBLISH', prefix .. 'events:' .. id, entry)
+  end
   redis.call('PUBLISH', prefix .. 'job:status:update', id)
+end
+
+-- Every script that emits ends with this. A stream entry holds several events: a call per event would cost more than
+-- the event does.
+local function write_events()
+  for from = 1, #emitted, STREAM_CHUNK do
+    local chunk = table.concat(emitted, ',', from, math.min(from + STREAM_CHUNK - 1, #emitted))
+    redis.call('XADD', events_key, 'MAXLEN', '~', events_max, '*', 'events', '[' .. chunk .. ']')
+  end
 end

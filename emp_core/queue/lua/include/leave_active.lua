@@ -1,31 +1,47 @@
---- Ways out of active: every one of them gives the customer its slot back.
+--- Ways out of active, and into the final states. Every way out of active gives the customer its slot back.
 --- keys: active deadlines completed failed cancelled scheduled customers_active
---- argv: prefix keep_completed_ms keep_failed_ms keep_cancelled_ms
+--- argv: prefix
 
-local function release_slot(id, customer, now)
-  redis.call('ZREM', active_key, id)
-  if redis.call('HINCRBY', customers_active_key, customer, -1) <= 0 then
-    redis.call('HDEL', customers_active_key, customer)
-  end
-  unpark(customer, now)
+local left_active, left_by_customer = {}, {}
+local settled, settled_deadlines = {}, {}
+
+local FINAL_INDEX = { completed = completed_key, failed = failed_key, cancelled = cancelled_key }
+
+local function leave_active(id, customer)
+  left_active[#left_active + 1] = id
+  left_by_customer[customer] = (left_by_customer[customer] or 0) + 1
 end
 
-local KEPT = {
-  completed = { completed_key, keep_completed_ms },
-  failed = { failed_key, keep_failed_ms },
-  cancelled = { cancelled_key, keep_cancelled_ms },
-}
-
--- The job has its outcome: index it, and let it go when its time is over.
-local function settle(id, status, now)
-  local job = prefix .. 'jobs:' .. id
-  local index, keep_ms = KEPT[status][1], KEPT[status][2]
-  redis.call('ZADD', index, us(now), id)
-  redis.call('ZREM', deadlines_key, id)
-  redis.call('PEXPIRE', job, keep_ms)
-  redis.call('PEXPIRE', job .. ':payload', keep_ms)
-  redis.call('PEXPIRE', job .. ':events', keep_ms)
+-- The job has its outcome. The keeper deletes it when it was kept for long enough.
+local function settle(id, status, deadline, now)
+  local index = settled[status] or {}
+  settled[status] = index
+  index[#index + 1] = us(now)
+  index[#index + 1] = id
+  if deadline > 0 then
+    settled_deadlines[#settled_deadlines + 1] = id
+  end
   redis.call('PUBLISH', prefix .. 'done:' .. id, status)
+end
+
+-- Every script that takes jobs out of active or settles them ends with this: it writes each index once.
+local function write_leaving(now)
+  if #left_active > 0 then
+    redis.call('ZREM', active_key, unpack(left_active))
+  end
+  for customer, count in pairs(left_by_customer) do
+    if redis.call('HINCRBY', customers_active_key, customer, -count) <= 0 then
+      redis.call('HDEL', customers_active_key, customer)
+    end
+    unpark(customer, now)
+  end
+  for status, index in pairs(settled) do
+    redis.call('ZADD', FINAL_INDEX[status], unpack(index))
+  end
+  if #settled_deadlines > 0 then
+    redis.call('ZREM', deadlines_key, unpack(settled_deadlines))
+  end
+  left_active, left_by_customer, settled, settled_deadlines = {}, {}, {}, {}
 end
 
 -- Puts a job that was active back to its old place, or where it waits for its next attempt.
@@ -44,6 +60,5 @@ local function put_back(id, facts, delay_us, now)
   open_lane(facts.lane, facts.requirement, now)
   redis.call('HSET', job, 'status', 'pending', 'pending_at', us(now))
   enter_line(id, facts.lane, facts.customer, facts.arrival)
-  wake(facts.lane, now)
   return 'pending'
 end

@@ -50,17 +50,49 @@ local function drop_turn(lane, customer)
   end
 end
 
--- Puts a waiting job into its place.
+-- Jobs that this call puts into their places, by lane and customer.
+local entering, entering_pending = {}, {}
+
+-- Puts a waiting job into its place, once the call comes to write_lines.
 local function enter_line(id, lane, customer, arrival)
-  redis.call('ZADD', pending_key, us(arrival), id)
-  redis.call('ZADD', line_of(lane, customer), us(arrival), id)
-  local parked = prefix .. 'parked:' .. customer
-  local turn = redis.call('HGET', parked, lane)
-  if not turn then
-    take_turn(lane, customer, arrival)
-  elseif arrival < tonumber(turn) then
-    redis.call('HSET', parked, lane, us(arrival))
+  local at = us(arrival)
+  entering_pending[#entering_pending + 1] = at
+  entering_pending[#entering_pending + 1] = id
+  local customers = entering[lane] or {}
+  entering[lane] = customers
+  local line = customers[customer] or { first = arrival }
+  customers[customer] = line
+  line[#line + 1] = at
+  line[#line + 1] = id
+  if arrival < line.first then
+    line.first = arrival
   end
+end
+
+-- Every script that enters lines ends with this: it writes each index once, and wakes a worker per job.
+local function write_lines(now)
+  if #entering_pending == 0 then
+    return
+  end
+  redis.call('ZADD', pending_key, unpack(entering_pending))
+  for lane, customers in pairs(entering) do
+    local jobs = 0
+    for customer, line in pairs(customers) do
+      jobs = jobs + #line / 2
+      redis.call('ZADD', line_of(lane, customer), unpack(line))
+      local parked = prefix .. 'parked:' .. customer
+      local turn = redis.call('HGET', parked, lane)
+      if not turn then
+        take_turn(lane, customer, line.first)
+      elseif line.first < tonumber(turn) then
+        redis.call('HSET', parked, lane, us(line.first))
+      end
+    end
+    while jobs > 0 and wake(lane, now) do
+      jobs = jobs - 1
+    end
+  end
+  entering, entering_pending = {}, {}
 end
 
 -- Takes a waiting job out of its place.
