@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import cattrs
@@ -50,7 +51,7 @@ def to_us(moment: datetime) -> int:
 
 def from_us(text: str | float | None) -> datetime | None:
     """The datetime of microseconds since 1970, as Redis has them."""
-    return None if text is None or text == "" else datetime.fromtimestamp(float(text) / 1e6, UTC)
+    return datetime.fromtimestamp(float(text) / 1e6, UTC) if text else None
 
 
 @frozen
@@ -184,7 +185,7 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         priority=int(get("priority") or DEFAULT_PRIORITY),
         payload=None if payload is None else json.loads(payload),
         ctx=Destination(**json.loads(fields["ctx"])) if "ctx" in fields else None,
-        requirement=Requirement.from_json(fields["requirement"]) if "requirement" in fields else Requirement(service),
+        requirement=Requirement.from_json(fields["requirement"]) if "requirement" in fields else _plain(service),
         customer_id=get("customer_id"),
         user_tier=get("user_tier"),
         region=get("region"),
@@ -212,6 +213,12 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         service_job_id=get("service_job_id"),
         usage=json.loads(fields["usage"]) if "usage" in fields else None,
     )
+
+
+@lru_cache(maxsize=1024)
+def _plain(service: str) -> Requirement:
+    """Nothing but the service, as most jobs have it."""
+    return Requirement(service)
 
 
 def _float(text: str | None) -> float | None:

@@ -183,6 +183,8 @@ class Plugins:
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
         """Tell every plugin that an outcome was recorded. What one of them raises is logged, and the others are told."""
+        if not self._manager.hook.emp_job_finished.get_hookimpls():
+            return  # by far the most common case, asked for every job
         for plugin in self.loaded:
             try:
                 call_hook(self._manager, plugin.name, "emp_job_finished", job=job, outcome=outcome)

@@ -239,8 +239,8 @@ class Consumer:
             )
             rest += (dumps(told), one.result)
         arguments = {"events_max": self._settings.events_max, "count": len(outcomes)}
-        reply = await load_script("finish")(self.client, self.keys, arguments, rest)
-        return [(int(reply[i]), reply[i + 1]) for i in range(1, len(reply), 2)]
+        reply = json.loads(await load_script("finish")(self.client, self.keys, arguments, rest))
+        return list(zip(reply[::2], reply[1::2], strict=True))
 
     async def sweep(self, *, rescue: bool) -> Sweep:
         """Keep house for one batch, if nobody else does.

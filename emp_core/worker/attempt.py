@@ -1,6 +1,5 @@
 """One attempt: report, process, decide. What it decided is a value; recording it is the finisher's work."""
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from typing import Any
 
 import anyio
 import structlog
-from attrs import evolve, frozen
+from attrs import Factory, evolve, field, frozen
 
 from emp_core.connectors.base import Connector
 from emp_core.connectors.context import JobContext, Preview
@@ -28,6 +27,14 @@ log = structlog.get_logger("emp.worker")
 
 
 @frozen
+class _Done:
+    """A result that fits, and its text: encoding it twice would cost as much as a small job does."""
+
+    result: JobResult
+    text: str
+
+
+@frozen
 class Attempts:
     """Runs attempts on this worker."""
 
@@ -36,6 +43,7 @@ class Attempts:
     leases: Leases
     backoff: Backoff
     max_result_bytes: int
+    _by: str = field(init=False, default=Factory(lambda self: f',"worker":{dumps(self.worker_id)}', takes_self=True))
 
     async def run(
         self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
@@ -46,11 +54,15 @@ class Attempts:
             on_end: told how the connector ended: None when it did its work, else the failure.
         """
         began = time.perf_counter()
-        outcome = await self._decide(connector, held, on_end)
-        ran_ms = round((time.perf_counter() - began) * 1000, 1)
-        return outcome, self._encode(held, outcome, ran_ms)
+        decided = await self._decide(connector, held, on_end)
+        record = f'{self._by},"ran_ms":{(time.perf_counter() - began) * 1000:.1f}'
+        if isinstance(decided, _Done):
+            return Completed(decided.result), self._completed(held, decided, record)
+        return decided, self._encode(held, decided, record)
 
-    async def _decide(self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]) -> Outcome:
+    async def _decide(
+        self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
+    ) -> Outcome | _Done:
         job = held.claimed.job
         limit_s, out_of_time = _time_limit(job)
         scope = anyio.CancelScope()
@@ -60,24 +72,24 @@ class Attempts:
         if held.stopped:
             scope.cancel()
         failure: Exception | None = None
-        result: JobResult | None = None
+        done: _Done | None = None
         try:
             with scope:
-                result = await self._process(connector, held)
+                done = await self._process(connector, held)
         except Exception as error:  # whatever a connector raises is the outcome of this attempt, and nobody else's
             failure = _the_failure(error)
         finally:
             held.scope = None
-        if result is not None:
+        if done is not None:
             on_end(None)
-            return Completed(result)
+            return done
         if held.stopped:
             return _outcome_of_stop(held.stopped)
         failure = failure or out_of_time
         on_end(failure)
         return self._outcome_of_failure(job, failure)
 
-    async def _process(self, connector: Connector, held: Held) -> JobResult:
+    async def _process(self, connector: Connector, held: Held) -> _Done:
         job = held.claimed.job
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)
@@ -98,21 +110,24 @@ class Attempts:
     async def _checkpoint(self, held: Held, service_job_id: str) -> None:
         self.leases.checkpoint(held, service_job_id)
 
-    async def _fit(self, job: Job, result: JobResult) -> JobResult:
+    async def _fit(self, job: Job, result: JobResult) -> _Done:
         """The result as it is, or, when it is too large for Redis, one that refers to where it is stored."""
         text = encode_result(result)
-        if len(text) <= self.max_result_bytes and len(text.encode()) <= self.max_result_bytes:
-            return result
+        if self._fits(text):
+            return _Done(result, text)
         key = artifact_key(job, job.attempt, len(result.artifacts), "result.json")
         stored = await self.store.put(key, text.encode(), media_type="application/json", overwrite=True)
         whole = Artifact(
             "result.json", stored.url, "application/json", stored.size_bytes, stored.sha256, {"kind": "result"}
         )
-        artifacts = (whole, *result.artifacts)
-        small = evolve(result, data={"result_artifact": stored.url}, artifacts=artifacts)
-        if len(encode_result(small).encode()) > self.max_result_bytes:
+        small = evolve(result, data={"result_artifact": stored.url}, artifacts=(whole, *result.artifacts))
+        if not self._fits(text := encode_result(small)):
             small = evolve(small, artifacts=(whole,))
-        return small
+            text = encode_result(small)
+        return _Done(small, text)
+
+    def _fits(self, text: str) -> bool:
+        return len(text) <= self.max_result_bytes and len(text.encode()) <= self.max_result_bytes
 
     def _outcome_of_failure(self, job: Job, failure: Exception) -> Outcome:
         outcome = outcome_of(failure, attempt=job.attempt, max_attempts=job.max_attempts, backoff=self.backoff)
@@ -122,13 +137,16 @@ class Attempts:
             log.error("attempt failed unexpectedly", job=job.id, attempt=job.attempt, exc_info=failure)
         return outcome
 
-    def _encode(self, held: Held, outcome: Outcome, ran_ms: float) -> Finish:
+    def _completed(self, held: Held, done: _Done, record: str) -> Finish:
         job, token = held.claimed.job, held.claimed.token
-        record = f',"worker":{json.dumps(self.worker_id)},"ran_ms":{ran_ms}'
+        usage = dumps(dict(done.result.usage)) if done.result.usage else ""
+        return Finish(job.id, token, "completed", result=done.text, usage=usage, record=record)
+
+    def _encode(self, held: Held, outcome: Outcome, record: str) -> Finish:
+        job, token = held.claimed.job, held.claimed.token
         match outcome:
             case Completed(result):
-                usage = dumps(dict(result.usage)) if result.usage else ""
-                return Finish(job.id, token, "completed", result=encode_result(result), usage=usage, record=record)
+                return self._completed(held, _Done(result, encode_result(result)), record)
             case Failed(error):
                 return Finish(job.id, token, "failed", error=encode_error(error), record=record)
             case Cancelled():

@@ -26,6 +26,7 @@ class Slots:
         self._busy = 0
         self._ready: deque[Held] = deque()
         self._resting: list[anyio.Event] = []
+        self._waking = False
 
     @property
     def free(self) -> int:
@@ -36,15 +37,25 @@ class Slots:
         """Run a job as soon as a task gets to it, which is at once."""
         self._busy += 1
         self._ready.append(held)
+        if not self._waking:
+            self._wake_one(group)
+
+    def _wake_one(self, group: TaskGroup) -> None:
+        # One at a time: the one that wakes wakes the next before it begins. So jobs that end without ever waiting are
+        # run by one task, and jobs that wait have one each.
+        self._waking = True
         if self._resting:
             self._resting.pop().set()
         else:
-            group.start_soon(self._task, name="emp slot")
+            group.start_soon(self._task, group, name="emp slot")
 
-    async def _task(self) -> None:
+    async def _task(self, group: TaskGroup) -> None:
         while True:
+            self._waking = False
             while self._ready:
                 held = self._ready.popleft()
+                if self._ready and not self._waking:
+                    self._wake_one(group)
                 try:
                     await self._run(held)
                 finally:

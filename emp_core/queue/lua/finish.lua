@@ -3,12 +3,12 @@
 --- include: clock events inbox lines leave_active facts
 --- argv: prefix events_max count
 --- rest: per item: a JSON list (id token decision delay_us error usage lane requirement record, '' where there is none), result
---- returns: {now, then per item code, status}
+--- returns: JSON [per item: code, status]
 --- codes: 1 recorded, 0 the same outcome was recorded before, -1 the lease is lost
 
 -- decision: completed, failed, cancelled, retry (after delay_us), release (the attempt does not count)
 local now = clock()
-local reply = { us(now) }
+local reply = {}
 
 local items, ids = {}, {}
 for i = 1, tonumber(count) do
@@ -76,4 +76,4 @@ end
 write_leaving(now)
 write_lines(now)
 write_events()
-return reply
+return cjson.encode(reply)
