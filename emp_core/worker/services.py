@@ -8,6 +8,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from emp_core.connectors.base import Connector, Health, ServiceInfo
+from emp_core.connectors.breaker import Breaker, BreakerPolicy, BreakerState, Permit
 from emp_core.errors import AuthenticationFailed, EmpError, QuotaExhausted, ServiceBroken, ServiceUnavailable
 from emp_core.jobs.requirements import ServiceOffer
 from emp_core.services.resolve import ServiceBinding
@@ -24,17 +25,19 @@ _HEALTH_LIMIT_S = 10.0
 _CONNECT_FIRST_S = 0.5
 _CONNECT_MOST_S = 5.0
 _PAUSE_S = 60.0
-_FAILURES_IN_A_ROW = 3
+_BREAKER = BreakerPolicy(failures=3, open_s=5.0, open_max_s=120.0)
 
 
 class ServiceRunner:
     """Connects to a service, watches it, and runs jobs on it.
 
-    While the service is withdrawn its lanes are, too: jobs wait or go elsewhere instead of failing here.
+    While the service is withdrawn its lanes are, too: jobs wait or go elsewhere instead of failing here. It is withdrawn
+    while it is not healthy, while its breaker is open, and for a while after it refused our credentials.
 
     Args:
         capacity: jobs at once.
-        run: runs one job.
+        run: runs one job, and tells how the connector ended: None when it did its work, else the failure.
+        refuse: gives a job back that came when the breaker had just opened.
         on_change: told when the service was withdrawn or taken up, or offers something else.
         on_free: told when a slot became free.
     """
@@ -45,7 +48,8 @@ class ServiceRunner:
         connector: Connector,
         capacity: int,
         *,
-        run: Callable[["ServiceRunner", Held], Awaitable[None]],
+        run: Callable[[Connector, Held, Callable[[Exception | None], None]], Awaitable[None]],
+        refuse: Callable[[Held], None],
         on_change: Callable[[], None],
         on_free: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -53,14 +57,16 @@ class ServiceRunner:
         self.name = binding.service
         self.accepts = binding.accepts
         self.connector = connector
-        self.slots = Slots(capacity, lambda held: run(self, held), on_free)
+        self.slots = Slots(capacity, self._run_job, on_free)
+        self._run = run
+        self._refuse = refuse
         self._connector_name = binding.connector
         self._on_change = on_change
         self._clock = clock
         self._info = ServiceInfo(self.name, connector.version)
         self._withdrawn: str | None = "not connected yet"
         self._paused_until = 0.0
-        self._failures = 0
+        self._breaker = Breaker(_BREAKER, clock=clock)
         self._look = anyio.Event()
 
     @property
@@ -77,34 +83,49 @@ class ServiceRunner:
 
     @property
     def free(self) -> int:
-        """Slots that may be filled now."""
-        return 0 if self._withdrawn else self.slots.free
+        """Slots that may be filled now; one at most while the breaker wants a probe."""
+        if self._withdrawn or not self._breaker.admits:
+            return 0
+        return self.slots.free if self._breaker.state is BreakerState.CLOSED else min(1, self.slots.free)
 
     def put(self, held: Held, group: TaskGroup) -> None:
         """Run a job here."""
         self.slots.put(held, group)
 
-    def attempt_ended(self, failure: Exception | None) -> None:
-        """Told how the connector ended: failures of the service itself withdraw it until it is healthy again."""
+    async def _run_job(self, held: Held) -> None:
+        permit = self._breaker.admit()
+        if permit is None:
+            self._refuse(held)
+            return
+        with permit:  # an attempt that was stopped from outside says nothing of the service
+            await self._run(self.connector, held, lambda failure: self._attempt_ended(permit, failure))
+
+    def _attempt_ended(self, permit: Permit, failure: Exception | None) -> None:
+        """Failures of the service itself withdraw it until it works again; failures of the job do not."""
         match failure:
-            case None:
-                self._failures = 0
             case ServiceBroken():
-                self._withdraw(failure.message)
+                self._breaker.trip(failure.message)
             case AuthenticationFailed() | QuotaExhausted():
-                self._paused_until = self._clock() + _PAUSE_S
-                log.error(
-                    "the service refuses us: it gets no jobs until it does not",
-                    service=self.name,
-                    code=failure.code,
-                    error=failure.message,
-                )
-                self._withdraw(failure.message)
+                permit.succeeded()
+                self._pause(failure)
             case ServiceUnavailable():
-                self._failures += 1
-                if self._failures >= _FAILURES_IN_A_ROW:
-                    self._withdraw(failure.message)
+                permit.failed(failure.message)
                 self._look.set()
+            case _:
+                permit.succeeded()
+        if self._breaker.state is BreakerState.OPEN and not self._breaker.admits:
+            self._withdraw(self._breaker.reason or "its jobs fail")
+            self._look.set()
+
+    def _pause(self, failure: AuthenticationFailed | QuotaExhausted) -> None:
+        self._paused_until = self._clock() + _PAUSE_S
+        log.error(
+            "the service refuses us: it gets no jobs until it does not",
+            service=self.name,
+            code=failure.code,
+            error=failure.message,
+        )
+        self._withdraw(failure.message)
 
     async def run(self) -> None:
         """Connect, and watch the service until cancelled."""
@@ -143,13 +164,13 @@ class ServiceRunner:
         if not health.ok:
             self._withdraw(health.reason or "it says that it is not healthy")
             return
-        if self._clock() < self._paused_until:
+        if self._clock() < self._paused_until or not self._breaker.admits:
             return
         info = await self._ask_info()
         changed = self._withdrawn is not None or info != self._info
         if self._withdrawn is not None:
             log.info("service taken up", service=self.name, version=info.version or None)
-        self._info, self._withdrawn, self._failures = info, None, 0
+        self._info, self._withdrawn = info, None
         if changed:
             self._on_change()
 

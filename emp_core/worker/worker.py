@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +13,7 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
 from emp_core.config import Settings, environment
+from emp_core.connectors.base import Connector
 from emp_core.errors import ConfigError
 from emp_core.jobs.requirements import Capabilities
 from emp_core.jobs.retry import Backoff
@@ -153,6 +154,7 @@ class Worker:
                 connector_class(binding.config),
                 _capacity(settings, binding.service, connector_class.max_concurrent_jobs),
                 run=self._run_job,
+                refuse=self._finisher.release,
                 on_change=self._services_changed,
                 on_free=self._claimer.slot_freed,
             )
@@ -262,8 +264,8 @@ class Worker:
     def _service_for(self, required: str) -> ServiceRunner:
         return next(service for service in self._services.values() if required in service.accepts)
 
-    async def _run_job(self, service: ServiceRunner, held: Held) -> None:
-        outcome, finish = await self._attempts.run(service.connector, held, service.attempt_ended)
+    async def _run_job(self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]) -> None:
+        outcome, finish = await self._attempts.run(connector, held, on_end)
         if held.stopped == "lost":
             self._leases.let_go(held)
         else:
