@@ -1,9 +1,10 @@
 """The echo service as a plugin: hook implementations only, so that listing plugins imports no connector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from emp_core.plugins.hookspecs import Registration, hookimpl
+from emp_core.plugins.hookspecs import Demo, Registration, hookimpl
 
 
 @hookimpl
@@ -31,3 +32,23 @@ def emp_service_mapping() -> Mapping[str, Any]:
         },
         "services": {"echo": {"connector": "EchoConnector", "type": "external_service", "is_gpu_bound": False}},
     }
+
+
+@hookimpl
+def emp_demo() -> Demo:
+    """A job that takes two seconds and leaves a text behind."""
+    text = "This came out of a job: it was submitted, waited in Redis, was claimed by a worker, and left this file.\n"
+    options = {"seconds": 2.0, "steps": 20, "artifact": {"name": "hello.txt", "text": text}}
+    return Demo(
+        name="echo",
+        description="a job that gives its payload back, with progress and a file; needs no service",
+        worker_type="echo",
+        service_required="echo",
+        payload={"hello": "world", "$echo": options},
+        start=_nothing_to_start,
+    )
+
+
+@asynccontextmanager
+async def _nothing_to_start() -> AsyncIterator[Mapping[str, str]]:
+    yield {}

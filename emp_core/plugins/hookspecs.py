@@ -1,16 +1,17 @@
 """The hooks that a plugin may answer. All are synchronous, cheap, and return descriptions; what waits lives on the objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import click
 import pluggy
-from attrs import frozen
+from attrs import field, frozen
 
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Outcome
 
-__all__ = ["Registration", "hookimpl", "hookspec"]
+__all__ = ["Demo", "Registration", "hookimpl", "hookspec"]
 
 hookspec = pluggy.HookspecMarker("emp_core")
 hookimpl = pluggy.HookimplMarker("emp_core")
@@ -29,6 +30,29 @@ class Registration:
     name: str
     target: str
     description: str = ""
+
+
+@frozen
+class Demo:
+    """A job that shows a service at work where nothing is set up, for ``emp demo``.
+
+    Attributes:
+        name: what it is called in ``emp demo NAME``.
+        description: one line that says what is run, and what of it is only pretended.
+        worker_type: the worker type that runs it.
+        service_required, payload: the job.
+        start: an async context manager that starts what the service needs, and gives the environment variables for the
+            worker. The worker gets no others of the user's but those that say where Redis and the artifacts are.
+        missing: why it cannot run in this installation, and what to install; None: it can.
+    """
+
+    name: str
+    description: str
+    worker_type: str
+    service_required: str
+    start: Callable[[], AbstractAsyncContextManager[Mapping[str, str]]] = field(repr=False)
+    payload: Any = field(factory=dict, repr=False)
+    missing: str | None = None
 
 
 @hookspec
@@ -65,6 +89,12 @@ def emp_service_mapping() -> Mapping[str, Any]:
 def emp_settings() -> Sequence[type]:
     """The settings classes of this plugin, made with `emp_core.config.setting`."""
     return ()
+
+
+@hookspec
+def emp_demo() -> Demo | None:
+    """A job for ``emp demo``; it starts nothing yet."""
+    return None
 
 
 @hookspec

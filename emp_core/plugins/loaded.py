@@ -15,7 +15,7 @@ from emp_core.errors import PluginError
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Outcome
 from emp_core.plugins.answers import Answers, call_hook
-from emp_core.plugins.hookspecs import Registration
+from emp_core.plugins.hookspecs import Demo, Registration
 from emp_core.plugins.offline import OfflinePlugin, offline_connector
 
 __all__ = ["LoadedPlugin", "PluginListing", "Plugins", "Registered", "known_names"]
@@ -149,6 +149,18 @@ class Plugins:
         wanted = _letters(connector)
         fitting = [one for one in self.offline if (own := _letters(one.name)) and wanted.startswith(own)]
         return max(fitting, key=lambda one: len(one.name), default=None)
+
+    def demos(self) -> tuple[Demo, ...]:
+        """What the plugins have for ``emp demo``, in the order of the plugins' names. One that raises has none; it is logged."""
+        found: list[Demo] = []
+        for plugin in self.loaded:
+            try:
+                answers = call_hook(self._manager, plugin.name, "emp_demo")
+            except Exception:  # a plugin may raise anything, and the others' demos run
+                _log.exception("plugin failed in emp_demo", plugin=plugin.name)
+            else:
+                found += (answer for answer in answers if isinstance(answer, Demo))
+        return tuple(found)
 
     def add_commands(self, cli: click.Group) -> tuple[PluginError, ...]:
         """Let every plugin add its commands to ``cli``.

@@ -19,7 +19,7 @@ from emp_core.queue.workers import WorkerView
 
 __all__ = ["Submitter"]
 
-log = structlog.get_logger("emp.queue")
+log = structlog.get_logger("emp.submit")
 
 _BATCH = 100
 """Jobs per script: more would hold up everybody else for longer."""

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emp_comfyui.demo import demo
 from emp_comfyui.settings import ComfyUISettings
-from emp_core.plugins.hookspecs import Registration, hookimpl
+from emp_core.plugins.hookspecs import Demo, Registration, hookimpl
 
-__all__ = ["emp_register_connectors", "emp_service_mapping", "emp_settings"]
+__all__ = ["emp_demo", "emp_register_connectors", "emp_service_mapping", "emp_settings"]
 
 CONNECTOR = "ComfyUIWebSocketConnector"
 
@@ -55,3 +56,9 @@ def emp_service_mapping() -> Mapping[str, Any]:
 def emp_settings() -> Sequence[type]:
     """The plugin's variables."""
     return (ComfyUISettings,)
+
+
+@hookimpl
+def emp_demo() -> Demo:
+    """Text to image, without a GPU."""
+    return demo()

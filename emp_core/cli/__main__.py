@@ -1,0 +1,5 @@
+"""``python -m emp_core.cli``."""
+
+from emp_core.cli.main import main
+
+main()

@@ -1,0 +1,77 @@
+"""Signals to a process that runs workers: the first drains, the second stops at once, the third leaves everything."""
+
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import anyio
+
+from emp_core.cli.failures import DONE, INTERRUPTED
+from emp_core.cli.output import note
+
+__all__ = ["Drainable", "Shutdown"]
+
+
+class Drainable(Protocol):
+    """What a worker does when it is told to end."""
+
+    def drain(self, reason: str = ...) -> None:
+        """Let the jobs end within the grace time."""
+        ...
+
+    def stop(self) -> None:
+        """Give the jobs back at once."""
+        ...
+
+
+class Shutdown:
+    """Runs something until it ends or signals end it.
+
+    Until `look_after` was called there are no jobs to care for: the first signal ends everything.
+    """
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._workers: Sequence[Drainable] = ()
+        self._first: signal.Signals | None = None
+        self._count = 0
+
+    def look_after(self, workers: Sequence[Drainable]) -> None:
+        """From now on these workers are told."""
+        self._workers = workers
+
+    async def run(self, body: Callable[[], Awaitable[None]]) -> int:
+        """Run ``body``; gives the exit code: 130 after Ctrl-C, 0 after any other end."""
+        with anyio.open_signal_receiver(*_signals()) as received:
+            async with anyio.create_task_group() as group:
+
+                async def heed() -> None:
+                    async for number in received:
+                        self._heed(number, group.cancel_scope)
+
+                group.start_soon(heed, name="emp signals")
+                await body()
+                group.cancel_scope.cancel()
+        return INTERRUPTED if self._first is signal.SIGINT else DONE
+
+    def _heed(self, number: signal.Signals, scope: anyio.CancelScope) -> None:
+        self._first = self._first or number
+        self._count += 1
+        if not self._workers or self._count > 2:
+            note(f"{number.name}: leaving.")
+            scope.cancel()
+        elif self._count == 1:
+            note(f"{number.name}: jobs that run get up to {self._grace_s:g} s; once more stops them at once.")
+            for worker in self._workers:
+                worker.drain(number.name)
+        else:
+            note(f"{number.name}: jobs that run are stopped and given back.")
+            for worker in self._workers:
+                worker.stop()
+
+
+def _signals() -> list[signal.Signals]:
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
+        heeded.append(signal.SIGHUP)
+    return heeded

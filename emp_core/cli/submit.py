@@ -1,0 +1,154 @@
+"""`emp submit`: put a job into the queue."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import click
+
+from emp_core.cli.failures import DONE
+from emp_core.cli.following import follow
+from emp_core.cli.hub import open_queue, prepared
+from emp_core.cli.output import clean, emit, json_option, note, warn
+from emp_core.cli.payload import apply_fields, read_payload
+from emp_core.cli.showing import emit_outcome
+from emp_core.config import Settings
+from emp_core.jobs.codec import as_shown
+from emp_core.jobs.model import DEFAULT_PRIORITY, Job, JobSpec
+from emp_core.queue.queue import JobQueue
+
+__all__ = ["submit"]
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("expected a time such as 2030-01-31T18:00 or 2030-01-31T18:00:00+01:00") from None
+    return moment.astimezone() if moment.tzinfo is None else moment
+
+
+def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"expected NAME=VALUE, not {one!r}")
+        labels[name] = value
+    return labels
+
+
+@click.command()
+@click.argument("service")
+@click.argument("payload", required=False, metavar="[FILE|-|JSON]")
+@click.option("-p", "--param", "fields", multiple=True, metavar="K=V", help="Set a field of the payload; repeatable.")
+@click.option(
+    "--priority", type=click.IntRange(0, 100), default=DEFAULT_PRIORITY, show_default=True, help="More is sooner."
+)
+@click.option("--wait", is_flag=True, help="Wait until the job is done; exit 1 when it failed.")
+@click.option(
+    "--wait-timeout", type=click.FloatRange(0), metavar="S", help="Wait at most so many seconds; the job goes on."
+)
+@click.option("--strict", is_flag=True, help="Refuse the job when no live worker can run it.")
+@click.option("--idempotency-key", metavar="KEY", help="Submitting again under the same key gives the same job.")
+@click.option("--id", "job_id", metavar="ID", help="An id of your own; made when not given.")
+@click.option("--type", "job_type", metavar="TYPE", help="What kind of job it is; the service's name when not given.")
+@click.option("--customer", metavar="ID", help="Whose job it is.")
+@click.option("--label", "labels", multiple=True, callback=_labels, metavar="K=V", help="A label; repeatable.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="How long one attempt may take.")
+@click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="Attempts before the job fails.")
+@click.option(
+    "--start-at", callback=_moment, metavar="TIME", help="Not before this time (ISO 8601; local without a zone)."
+)
+@click.option("--delay", type=click.FloatRange(0), metavar="S", help="Not before so many seconds from now.")
+@json_option
+def submit(
+    service: str,
+    payload: str | None,
+    fields: tuple[str, ...],
+    wait: bool,
+    wait_timeout: float | None,
+    strict: bool,
+    as_json: bool,
+    start_at: datetime | None,
+    delay: float | None,
+    **given: Any,
+) -> int:
+    """Put a job for SERVICE into the queue, and print its id.
+
+    The payload is a JSON object: a file, `-` for stdin, or the object itself in quotes; `{}` when not given. `-p` sets
+    fields of it: VALUE is taken as JSON if it is JSON, else as text, and dots lead into nested fields.
+
+    With --wait, progress is shown, then the outputs and the result; with --json, the job as JSON. Ctrl-C while waiting
+    leaves the job running.
+
+    \b
+    Examples:
+      emp submit comfyui workflow.json --wait
+      emp submit comfyui workflow.json -p 6.inputs.text="a red fox" -p 3.inputs.seed=7 --wait
+      echo '{"hello": 1}' | emp submit echo - --wait --json
+      emp submit echo '{"hello": 1}' --priority 80 --label team=art
+    """
+    if start_at is not None and delay is not None:
+        raise click.UsageError("the start is given twice: as --start-at and as --delay")
+    settings = prepared(quiet=("emp.submit",))
+    body = read_payload(payload, max_bytes=settings.max_payload_bytes)
+    apply_fields(body, fields)
+    spec = JobSpec(
+        service_required=service,
+        payload=body,
+        type=given["job_type"],
+        id=given["job_id"],
+        priority=given["priority"],
+        customer_id=given["customer"],
+        max_attempts=given["max_attempts"],
+        timeout_s=given["timeout"],
+        start_at=start_at if delay is None else datetime.now(UTC) + timedelta(seconds=delay),
+        idempotency_key=given["idempotency_key"],
+        labels=given["labels"],
+    )
+    waiting = wait or wait_timeout is not None
+    submitted: list[Job] = []
+    try:
+        return anyio.run(_submit, settings, spec, strict, waiting, wait_timeout, as_json, submitted.append)
+    except KeyboardInterrupt:
+        for job in submitted:
+            note(f"job {job.id} goes on; `emp jobs wait {job.id}` waits on, `emp jobs cancel {job.id}` cancels it")
+        raise
+
+
+async def _submit(
+    settings: Settings,
+    spec: JobSpec,
+    strict: bool,
+    waiting: bool,
+    limit_s: float | None,
+    as_json: bool,
+    on_submitted: Callable[[Job], None],
+) -> int:
+    async with open_queue(settings) as queue:
+        job = await queue.submit(spec, strict=strict)
+        on_submitted(job)
+        await _warn_if_unserved(queue, job)
+        if not waiting:
+            emit(as_shown(job), job.id, as_json=as_json)
+            return DONE
+        if not as_json:
+            note(f"job {job.id}")
+        done = await follow(queue, job.id, limit_s=limit_s, silent=as_json)
+        return emit_outcome(done, as_json=as_json)
+
+
+async def _warn_if_unserved(queue: JobQueue, job: Job) -> None:
+    """Pass on what the queue noted about the job when it came."""
+    for event in await queue.history(job.id):
+        if event.name == "unserved":
+            reasons = clean("; ".join(map(str, event.data.get("reasons", ()))))
+            warn(
+                f"nobody serves {job.service_required} now, so the job waits until a worker does: {reasons} "
+                "(`emp services` lists what workers can be started for)"
+            )
+            return

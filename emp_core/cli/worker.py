@@ -1,0 +1,51 @@
+"""`emp worker`: workers for a process manager."""
+
+import anyio
+import click
+
+from emp_core.cli.hub import find_hub, prepared
+from emp_core.cli.output import emit, json_option
+from emp_core.cli.serving import described, serve, worker_lines, workers_from
+from emp_core.cli.shutdown import Shutdown
+from emp_core.queue.connection import shown_url
+
+__all__ = ["worker"]
+
+
+@click.command()
+@click.argument("types", nargs=-1, metavar="[WORKERS]...")
+@click.option("--workers", "option", metavar="WORKERS", help="The same as the argument: `one:2,another`.")
+@json_option
+def worker(types: tuple[str, ...], option: str | None, as_json: bool) -> int:
+    """Run workers for WORKERS, for a process manager.
+
+    It starts no Redis: it uses the one that HUB_REDIS_URL names, or an embedded one that `emp up` runs on this machine. It
+    waits for it as long as EMP_REDIS_WAIT_S says, and then ends with 3. A service that is not there yet is waited for,
+    with no limit.
+
+    SIGTERM or Ctrl-C drains: jobs that run may end (EMP_GRACE_S), the rest goes back to the queue. A second one stops
+    them at once. With --json, one document tells when all is ready.
+
+    \b
+    Examples:
+      HUB_REDIS_URL=redis://hub:6379 WORKERS=comfyui emp worker
+      emp worker echo:2
+      GPU_ID=1 emp worker --workers comfyui
+    """
+    if types and option is not None:
+        raise click.UsageError("the workers are given twice: as argument and as --workers")
+    settings = prepared()
+    shutdown = Shutdown(settings.grace_s)
+
+    async def body() -> None:
+        workers = workers_from(",".join(types) or option)
+        url = await find_hub(settings, limit_s=settings.redis_wait_s)
+
+        def ready() -> None:
+            shutdown.look_after(workers)
+            lines = [f"Redis      {shown_url(url)}", *worker_lines(workers), "Ready."]
+            emit({"redis": {"url": shown_url(url)}, "workers": described(workers)}, "\n".join(lines), as_json=as_json)
+
+        await serve(workers, ready)
+
+    return anyio.run(shutdown.run, body)

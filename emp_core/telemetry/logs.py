@@ -1,0 +1,88 @@
+"""Logs of the command line: one line each, always to stderr, never with a secret in it.
+
+Only programs configure logs. A service that embeds a worker keeps its own set-up: nothing here runs on import.
+"""
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from emp_core.telemetry.redaction import redact
+
+__all__ = ["configure_logs"]
+
+_OWN = "emp"
+"""The logger above all of ours; their names begin with it."""
+
+
+def configure_logs(level: str = "info", format: str = "auto", *, quiet: tuple[str, ...] = ()) -> None:  # noqa: A002
+    """Send the logs of this process to stderr.
+
+    Args:
+        level: the least level of our own logs: ``debug``, ``info``, ``warning`` or ``error``. Other libraries' are shown
+            from ``warning`` on; with ``debug``, from ``info`` on.
+        format: ``console``, ``json`` (one object per line), or ``auto``: console on a terminal, JSON otherwise.
+        quiet: loggers of ours that are shown from ``error`` on only, because the program says itself what they would.
+    """
+    console = sys.stderr.isatty() if format == "auto" else format == "console"
+    before: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *before,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = _StderrHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,  # after tracebacks became text: they hold URLs, too
+                _console() if console else structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    logging.getLogger(_OWN).setLevel(level.upper())
+    for name in quiet:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    # Plain tracebacks: pretty ones show the values of variables, and with them secrets.
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+    )
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is at the time: a progress bar takes its place to keep lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # an attribute there
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: TextIO) -> None:  # noqa: ARG002 - whatever it is
+        raise AttributeError("this handler writes to sys.stderr")
