@@ -260,16 +260,18 @@ class JobQueue:
     async def cancel(self, job_id: str, *, reason: str = "") -> Job:
         """Cancel a job: at once while it waits; while it runs, its worker is asked to stop it.
 
+        One that is cancelled already is left as it is: this call may be repeated.
+
         Raises:
             JobNotFound: there is no such job.
-            IllegalTransition: it is in a final state.
+            IllegalTransition: it is completed or failed.
         """
         code, status = await self._calls.run(
             "cancel", {"events_max": self.settings.events_max, "id": job_id, "reason": reason}
         )
         if int(code) == -1:
             raise JobNotFound(f"there is no job {job_id}")
-        if int(code) == 0:
+        if int(code) == 0 and status != JobState.CANCELLED:
             raise IllegalTransition(f"job {job_id} is {status} already", details={"status": status})
         return await self.get(job_id)
 

@@ -5,6 +5,7 @@ Only pytest is imported here: every pytest run on the machine pays for what this
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,22 @@ import pytest
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["namespace", "redis_client", "redis_url"]
+    from emp_core.config import Settings
+    from emp_core.queue.queue import JobQueue
+    from emp_core.testing.steered import Steering
+    from emp_core.testing.workers import RunningWorker, WorkerStarter
+
+__all__ = [
+    "emp_settings",
+    "leak_check",
+    "namespace",
+    "queue",
+    "redis_client",
+    "redis_url",
+    "start_worker",
+    "steering",
+    "worker",
+]
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +72,67 @@ async def redis_client(
     # RESP2: with RESP3 the pool hands out connections that the server has closed.
     async with Redis.from_url(redis_url, decode_responses=True, protocol=2) as client:
         yield client
+
+
+@pytest.fixture
+def leak_check(redis_url: str, namespace: str) -> Iterator[None]:
+    """Fails a test that leaves a key without expiry and owner, or indexes that contradict each other."""
+    from redis import Redis
+
+    from emp_core.testing.leaks import disowned, take_snapshot
+
+    yield
+    with Redis.from_url(redis_url, decode_responses=True, protocol=2) as client:
+        problems = disowned(take_snapshot(client, namespace))
+    if problems:
+        pytest.fail("keys without expiry or owner:\n" + "\n".join(problems), pytrace=False)
+
+
+@pytest.fixture
+def emp_settings(redis_url: str, namespace: str, tmp_path: Path) -> "Settings":
+    """Settings of this test: its own namespace and folder, retries without delay."""
+    from emp_core.testing.workers import fast_settings
+
+    return fast_settings(redis_url, namespace, tmp_path)
+
+
+@pytest.fixture
+async def queue(
+    emp_settings: "Settings",
+    leak_check: None,  # noqa: ARG001 - looks at what is left when the queue is closed
+    anyio_backend: object,  # noqa: ARG001 - see redis_client
+) -> "AsyncIterator[JobQueue]":
+    """An open queue of this test's own."""
+    from emp_core.queue.queue import JobQueue
+
+    async with JobQueue.connect(settings=emp_settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def start_worker(
+    emp_settings: "Settings",
+    leak_check: None,  # noqa: ARG001 - looks at what is left when the workers have ended
+    anyio_backend: object,  # noqa: ARG001 - see redis_client
+) -> "AsyncIterator[WorkerStarter]":
+    """Starts workers beside the test, on its queue: ``await start_worker()``; see `emp_core.testing.workers.WorkerStarter`."""
+    from emp_core.testing.workers import WorkerStarter
+
+    async with WorkerStarter.open(emp_settings) as starter:
+        yield starter
+
+
+@pytest.fixture
+async def worker(start_worker: "WorkerStarter") -> "RunningWorker":
+    """A worker that runs beside the test and serves ``echo``."""
+    return await start_worker()
+
+
+@pytest.fixture
+def steering() -> "Iterator[Steering]":
+    """What steers a `emp_core.testing.steered.SteeredConnector` of this test."""
+    from emp_core.testing.steered import Steering
+
+    made = Steering()
+    yield made
+    made.close()

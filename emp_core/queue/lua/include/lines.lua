@@ -17,6 +17,8 @@ local function open_lane(lane, requirement, now)
     return false
   end
   redis.call('INCR', lanes_version_key)
+  -- Until a job enters it: the one that opens it may be cancelled before it is due.
+  redis.call('ZADD', lanes_empty_key, us(now), lane)
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', workers_key, '(' .. us(now), '+inf')) do
     tell(worker, 'lane ' .. lane)
   end
