@@ -6,7 +6,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-
 from emp_comfyui.testing import ReplayServer
 from emp_comfyui.testing.recording import Recording
 

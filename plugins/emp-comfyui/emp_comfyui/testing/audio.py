@@ -25,10 +25,10 @@ def flac(seconds: float, rate: int, channels: int, comments: Mapping[str, str] |
     return head + b"".join(frames)
 
 
-def mp3(seconds: float) -> bytes:
-    """An MP3 file of silence: 128 kbit/s, 44.1 kHz, mono."""
+def mp3(seconds: float, comments: Mapping[str, str] | None = None) -> bytes:
+    """An MP3 file of silence: 128 kbit/s, 44.1 kHz, mono, with ``comments`` as ID3 texts."""
     frame = b"\xff\xfb\x90\xc4".ljust(417, b"\0")
-    return frame * max(1, round(seconds * 44100 / 1152))
+    return _id3(comments or {}) + frame * max(1, round(seconds * 44100 / 1152))
 
 
 def opus(seconds: float, comments: Mapping[str, str] | None = None) -> bytes:
@@ -42,6 +42,18 @@ def opus(seconds: float, comments: Mapping[str, str] | None = None) -> bytes:
         ends = start + 50 >= len(packets)
         pages.append(_ogg_page(part, 960 * (start + len(part)), number + 2, 4 if ends else 0))
     return b"".join(pages)
+
+
+def _id3(comments: Mapping[str, str]) -> bytes:
+    if not comments:
+        return b""
+    texts = [f"\x03{key}\0{value}\0".encode() for key, value in comments.items()]
+    frames = b"".join(b"TXXX" + _seven_bits(len(text)) + b"\0\0" + text for text in texts)
+    return b"ID3\x04\0\0" + _seven_bits(len(frames)) + frames
+
+
+def _seven_bits(number: int) -> bytes:
+    return bytes((number >> shift) & 127 for shift in (21, 14, 7, 0))
 
 
 def _flac_frame(number: int, samples: int, channels: int) -> bytes:

@@ -86,6 +86,7 @@ class PromptRun:
         self._expanded: dict[str, list[tuple[Any, ...]]] = {}
         self._results: dict[str, Sequence[Result] | _Failed] = {}
         self._cache = tools.cache.for_prompt(self._graph, tools.nodes, tools.site)
+        self._shown = {node_id: self._with_fingerprint(node) for node_id, node in self._prompt.items()}
         self._order = ExecutionOrder(self._graph.__getitem__, self._is_kept, self._goes_first)
 
     async def run(self) -> dict[str, Any]:
@@ -178,7 +179,9 @@ class PromptRun:
         if blocked is not None:
             self._tell_blocked(node_id, node_class, blocked)
             return Result(outputs=tuple(Blocked() for _ in node_class.outputs))
-        call = NodeCall(node_id, self._prompt_id, inputs, self._prompt, self._extra_data, self._tools.site, self)
+        call = NodeCall(
+            node_id, node_class.name, self._prompt_id, inputs, self._shown, self._extra_data, self._tools.site, self
+        )
         given = await node_class.run(call)
         if given is None:
             return Result()
@@ -254,6 +257,13 @@ class PromptRun:
             is_prompt = "PROMPT" in (kind, kind[0])
             inputs[name] = [self._prompt if is_prompt else self._extra_data.get("extra_pnginfo")]
         return inputs
+
+    def _with_fingerprint(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A node as saved files show it: where it says when it has changed, that stands with it."""
+        node_class = self._tools.nodes.get(node["class_type"])
+        if node_class is None or node_class.fingerprint is None:
+            return node
+        return {**node, "is_changed": [node_class.fingerprint(node["inputs"], self._tools.site)]}
 
     def _is_kept(self, node_id: str) -> bool:
         return self._cache.get(node_id) is not None

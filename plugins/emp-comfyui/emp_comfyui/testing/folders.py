@@ -35,10 +35,15 @@ class Folders:
         return self._paths[kind]
 
     def clear_temp(self) -> None:
-        """Empty ``temp`` and choose a new random part for the names in it."""
+        """Empty ``temp`` and forget the random parts of the names in it."""
         shutil.rmtree(self._paths["temp"], ignore_errors=True)
         self._paths["temp"].mkdir(parents=True, exist_ok=True)
-        self.temp_tag = "".join(random.choices(string.ascii_lowercase, k=5))  # noqa: S311 - a name, not a secret
+        self._temp_tags: dict[str, str] = {}
+
+    def temp_tag(self, owner: str) -> str:
+        """The random part in the names of one node's temp files."""
+        fresh = "".join(random.choices(string.ascii_lowercase, k=5))  # noqa: S311 - a name, not a secret
+        return self._temp_tags.setdefault(owner, fresh)
 
     def next_file(self, kind: str, prefix: str, extension: str) -> tuple[Path, dict[str, str]]:
         """Path and reference of the next file ``{prefix}_{number:05}_.{extension}``.

@@ -11,12 +11,11 @@ A class of your own takes a few lines::
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 
-from emp_comfyui.testing.folders import Folders
+from emp_comfyui.testing.folders import Folders, OutsideFolder
 from emp_comfyui.testing.pictures import Picture
 
 
@@ -121,6 +120,7 @@ class NodeCall:
     """One run of a node: its inputs, and what it can do meanwhile."""
 
     node_id: str
+    class_name: str
     prompt_id: str
     inputs: Mapping[str, Any]
     prompt: Mapping[str, Any] = attrs.field(repr=False)
@@ -154,10 +154,22 @@ class NodeCall:
         self._reporter.send(kind, data, to_everybody=to_everybody)
 
     def save(self, prefix: str, extension: str, data: bytes, *, kind: str = "output") -> dict[str, str]:
-        """Write a file under the next free number; returns its reference for ``ui``."""
-        path, reference = self.site.folders.next_file(kind, prefix, extension)
+        """Write a file under the next free number; returns its reference for ``ui``.
+
+        Raises:
+            NodeFailure: ``prefix`` leads out of the folder.
+        """
+        try:
+            path, reference = self.site.folders.next_file(kind, prefix, extension)
+        except OutsideFolder as error:
+            raise NodeFailure(str(error), "Exception") from error
         path.write_bytes(data)
         return reference
+
+    def temp_prefix(self) -> str:
+        """The prefix of this node's files in ``temp``; its random part stays the same until the server restarts."""
+        owner = f"{self.class_name} {self.node_id}"
+        return f"ComfyUI_temp_{self.site.folders.temp_tag(owner)}"
 
     def png_texts(self) -> dict[str, str]:
         """The text chunks that a saved PNG carries: the prompt, and the workflow if one was sent."""
@@ -258,10 +270,12 @@ class NodeRegistry:
         return iter(self._classes.values())
 
 
+_PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+
 Batch = tuple[Picture, ...]
 """The value of an IMAGE."""
 
 
 def image_files(site: Site) -> list[str]:
-    """Names of the files in the top input folder: the choices of LoadImage."""
-    return sorted(path.name for path in Path(site.folders.path("input")).iterdir() if path.is_file())
+    """Names of the pictures in the top input folder: the choices of LoadImage."""
+    return sorted(path.name for path in site.folders.path("input").iterdir() if path.suffix.lower() in _PICTURES)

@@ -85,13 +85,13 @@ async def _save_image(call: NodeCall) -> Result:
 
 
 async def _preview_image(call: NodeCall) -> Result:
-    return _saved(call, call["images"], f"ComfyUI_temp_{call.site.folders.temp_tag}", "temp")
+    return _saved(call, call["images"], call.temp_prefix(), "temp")
 
 
 async def _preview_mask(call: NodeCall) -> Result:
     mask: Mask = call["mask"]
     picture = pictures.grey(mask.width, mask.height, mask.levels)
-    return _saved(call, (picture,), f"ComfyUI_temp_{call.site.folders.temp_tag}", "temp")
+    return _saved(call, (picture,), call.temp_prefix(), "temp")
 
 
 def _saved(call: NodeCall, batch: Batch, prefix: str, kind: str) -> Result:
@@ -147,6 +147,17 @@ async def _batch(call: NodeCall) -> tuple[Batch]:
     return (first + tuple(pictures.scaled(each, first[0].width, first[0].height) for each in second),)
 
 
+async def _stitch(call: NodeCall) -> tuple[Batch]:
+    first: Batch = call["image1"]
+    second: Batch | None = call.inputs.get("image2")
+    if second is None:
+        return (first,)
+    gap = int(call["spacing_width"])
+    colour = _GAP_COLOURS[call["spacing_color"]]
+    pairs = zip(first, second, strict=False)
+    return (tuple(pictures.stitched(one, other, call["direction"], gap, colour) for one, other in pairs),)
+
+
 async def _blend(call: NodeCall) -> tuple[Batch]:
     mix = pictures.multiplied if call["blend_mode"] == "multiply" else pictures.blended
     pairs = zip(call["image1"], call["image2"], strict=False)
@@ -178,6 +189,13 @@ async def _image_size(call: NodeCall) -> tuple[int, int, int]:
 _LOADED = Input((), {"image_upload": True}, image_files)
 _METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 _IMAGE_OUT = ("IMAGE",)
+_GAP_COLOURS = {
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+}
 
 
 def _more(display_name: str, category: str, module: str = "nodes", **others: object) -> dict[str, object]:
@@ -298,6 +316,20 @@ CLASSES = (
         },
         outputs=_IMAGE_OUT,
         more=_more("Image Blend", "image/postprocessing", "comfy_extras.nodes_post_processing"),
+    ),
+    NodeClass(
+        "ImageStitch",
+        _stitch,
+        inputs={
+            "image1": IMAGE,
+            "direction": Input(("right", "down", "left", "up"), {"default": "right"}),
+            "match_image_size": Input("BOOLEAN", {"default": True}),
+            "spacing_width": Input("INT", {"default": 0, "min": 0, "max": 1024, "step": 2}),
+            "spacing_color": Input(tuple(_GAP_COLOURS), {"default": "white"}),
+        },
+        optional={"image2": IMAGE},
+        outputs=_IMAGE_OUT,
+        more=_more("Image Stitch", "image/transform", "comfy_extras.nodes_images"),
     ),
     NodeClass(
         "ImageAddNoise",

@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from emp_comfyui.testing import audio, png, sample_files, video, webp
 from emp_comfyui.testing.node_class import Batch, Input, NodeCall, NodeClass, Result, RunNode, Site
 from emp_comfyui.testing.nodes_images import SAVED_WITH, file_fingerprint
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emp_comfyui.testing.nodes_sampling import Latent
@@ -65,7 +65,7 @@ async def _save_opus(call: NodeCall) -> Result:
 
 
 async def _preview_audio(call: NodeCall) -> Result:
-    return _saved_audio(call, "flac", f"ComfyUI_temp_{call.site.folders.temp_tag}", "temp")
+    return _saved_audio(call, "flac", call.temp_prefix(), "temp")
 
 
 def _saved_audio(call: NodeCall, extension: str, prefix: str, kind: str) -> Result:
@@ -75,7 +75,7 @@ def _saved_audio(call: NodeCall, extension: str, prefix: str, kind: str) -> Resu
         case "flac":
             data = audio.flac(sound.seconds, sound.rate, sound.channels, texts)
         case "mp3":
-            data = audio.mp3(sound.seconds)
+            data = audio.mp3(sound.seconds, texts)
         case _:
             data = audio.opus(sound.seconds, texts)
     return Result(ui={"audio": [call.save(prefix, extension, data, kind=kind)]})

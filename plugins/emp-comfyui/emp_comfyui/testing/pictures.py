@@ -123,6 +123,23 @@ def scaled(picture: Picture, width: int, height: int) -> Picture:
     return Picture(width, height, b"".join(rows))
 
 
+def stitched(first: Picture, second: Picture, direction: str, gap: int, colour: tuple[int, int, int]) -> Picture:
+    """Both pictures side by side or one above the other; the second takes the first one's height or width."""
+    if direction in ("down", "up"):
+        other = scaled(second, first.width, max(1, round(second.height * first.width / second.width)))
+        upper, lower = (first, other) if direction == "down" else (other, first)
+        between = bytes(colour) * (gap * first.width)
+        return Picture(first.width, upper.height + gap + lower.height, upper.rgb + between + lower.rgb)
+    other = scaled(second, max(1, round(second.width * first.height / second.height)), first.height)
+    left, right = (first, other) if direction == "right" else (other, first)
+    between = bytes(colour) * gap
+    rows = (
+        left.rgb[3 * y * left.width :][: 3 * left.width] + between + right.rgb[3 * y * right.width :][: 3 * right.width]
+        for y in range(first.height)
+    )
+    return Picture(left.width + gap + right.width, first.height, b"".join(rows))
+
+
 def grey(width: int, height: int, levels: bytes) -> Picture:
     """A greyscale plane (one byte per pixel) as a picture."""
     rgb = bytearray(3 * len(levels))

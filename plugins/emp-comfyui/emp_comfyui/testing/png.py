@@ -46,10 +46,12 @@ def encode(raster: Raster, text: Mapping[str, str] | None = None, level: int = 4
 
 
 def encode_animation(frames: Sequence[Raster], fps: float, text: Mapping[str, str] | None = None) -> bytes:
-    """An animated PNG that repeats for ever. All frames must have the size of the first one."""
+    """An animated PNG that repeats for ever. All frames must have the size of the first one.
+
+    Texts go into ``comf`` chunks behind the first frame, where SaveAnimatedPNG puts them.
+    """
     delay_ms = round(1000 / fps)
     parts = [SIGNATURE, _header(frames[0]), _chunk(b"acTL", struct.pack(">II", len(frames), 0))]
-    parts.extend(_text_chunk(key, value) for key, value in (text or {}).items())
     sequence = 0
     for number, frame in enumerate(frames):
         control = struct.pack(">IIIIIHHBB", sequence, frame.width, frame.height, 0, 0, delay_ms, 1000, 0, 0)
@@ -58,6 +60,7 @@ def encode_animation(frames: Sequence[Raster], fps: float, text: Mapping[str, st
         packed = zlib.compress(_filtered(frame), 4)
         if number == 0:
             parts.append(_chunk(b"IDAT", packed))
+            parts.extend(_chunk(b"comf", f"{key}\0{value}".encode()) for key, value in (text or {}).items())
         else:
             parts.append(_chunk(b"fdAT", struct.pack(">I", sequence) + packed))
             sequence += 1

@@ -55,8 +55,11 @@ class PromptQueue:
         """Take one waiting prompt of that id out."""
         for position, item in enumerate(self.pending):
             if item[1] == prompt_id:
-                self.pending.pop(position)
-                heapq.heapify(self.pending)
+                if len(self.pending) == 1:
+                    self.clear()  # the real one clears here as well, and so tells of the change twice
+                else:
+                    self.pending.pop(position)
+                    heapq.heapify(self.pending)
                 self._on_change()
                 return True
         return False

@@ -33,7 +33,7 @@ import socket
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import attrs
@@ -47,8 +47,9 @@ from emp_comfyui.testing.sample_files import sample_file
 from emp_comfyui.testing.stock_nodes import stock_nodes
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
     from types import TracebackType
+
+    from anyio.abc import TaskGroup
 
 
 @attrs.frozen
@@ -139,7 +140,11 @@ class ReplayServer:
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
             await self._runner.cleanup()
         shutil.rmtree(self._root, ignore_errors=True)
-        return await self._tasks.__aexit__(kind, error, trace)
+        if kind is None or not issubclass(kind, Exception):
+            return await self._tasks.__aexit__(kind, error, trace)
+        # An error of the caller's own leaves as it is, not as a group of one.
+        await self._tasks.__aexit__(None, None, None)
+        return None
 
     def _chosen(self, post: int | str | None) -> int:
         posts = self.recording.posts()

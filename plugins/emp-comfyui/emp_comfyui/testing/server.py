@@ -150,7 +150,11 @@ class FakeComfyUI:
                 await life.runner.cleanup()
         shutil.rmtree(self._root, ignore_errors=True)
         self._tasks.cancel_scope.cancel()
-        return await self._tasks.__aexit__(kind, error, trace)
+        if kind is None or not issubclass(kind, Exception):
+            return await self._tasks.__aexit__(kind, error, trace)
+        # An error of the caller's own leaves as it is, not as a group of one.
+        await self._tasks.__aexit__(None, None, None)
+        return None
 
     async def kill(self) -> None:
         """End as ``kill -9`` ends a server: no close frames, nobody listens; queue, history and cache are gone."""
