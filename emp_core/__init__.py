@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from emp_core.jobs.states import JobState
     from emp_core.plugins.hookspecs import Registration, hookimpl
     from emp_core.queue.events import JobEvent
+    from emp_core.queue.explain import Explanation, WorkerVerdict
     from emp_core.queue.queue import JobQueue
     from emp_core.queue.synchronous import SyncJobQueue
     from emp_core.queue.workers import WorkerView
@@ -77,6 +78,7 @@ __all__ = [
     "Destination",
     "DuplicateJob",
     "EmpError",
+    "Explanation",
     "Failed",
     "HTTPConnector",
     "Health",
@@ -127,6 +129,7 @@ __all__ = [
     "UnsafeName",
     "WebSocketConnector",
     "Worker",
+    "WorkerVerdict",
     "WorkerView",
     "hookimpl",
     "setting",
@@ -144,6 +147,7 @@ _HOMES = {
     "emp_core.jobs.states": ("JobState",),
     "emp_core.plugins.hookspecs": ("Registration", "hookimpl"),
     "emp_core.queue.events": ("JobEvent",),
+    "emp_core.queue.explain": ("Explanation", "WorkerVerdict"),
     "emp_core.queue.queue": ("JobQueue",),
     "emp_core.queue.synchronous": ("SyncJobQueue",),
     "emp_core.queue.workers": ("WorkerView",),

@@ -9,9 +9,11 @@ from attrs import frozen
 from emp_core.config import Settings
 from emp_core.jobs.codec import decode_job, dumps
 from emp_core.jobs.model import Job
+from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
+from emp_core.queue.workers import WorkerView, read_workers
 
 __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Sweep"]
 
@@ -263,6 +265,39 @@ class Consumer:
             return Sweep(is_keeper=False)
         next_due_s = None if due == "0" else max(0.0, (float(due) - float(now)) / 1e6)
         return Sweep(True, next_due_s, *(int(count) for count in counts))
+
+    async def unserved_jobs(self, most: int = 100) -> dict[str, Requirement]:
+        """The first jobs of lanes that nobody serves and that were not told so yet, with what they require."""
+        lanes = await self.client.zrange(self.keys.fixed("heads"), 0, most - 1)
+        async with self.client.pipeline(transaction=False) as pipe:
+            for lane in lanes:
+                pipe.zcard(self.keys.lane_workers(lane))
+                pipe.hget(self.keys.fixed("lanes"), lane)
+                pipe.zrange(self.keys.turns(lane), 0, 0)
+            replies = await pipe.execute()
+        found: dict[str, Requirement] = {}
+        for lane, serving, text, first in zip(lanes, replies[::3], replies[1::3], replies[2::3], strict=True):
+            if serving or text is None or not first:
+                continue
+            [job_id] = await self.client.zrange(self.keys.line(lane, first[0]), 0, 0) or [None]
+            if job_id and not await self.client.hexists(self.keys.job(job_id), "unserved"):
+                found[job_id] = Requirement.from_json(text)
+        return found
+
+    async def workers(self) -> list[WorkerView]:
+        """The live workers."""
+        return await read_workers(self.client, self.keys)
+
+    async def tell_unserved(self, job_id: str, reasons: Sequence[str]) -> None:
+        """Write into a job's events that nobody can run it, and that this was written."""
+        arguments = {
+            "events_max": self._settings.events_max,
+            "id": job_id,
+            "name": "unserved",
+            "fragment": f',"reasons":{dumps(list(reasons))}',
+        }
+        if await load_script("note")(self.client, self.keys, arguments):
+            await load_script("mark")(self.client, self.keys, {"id": job_id, "field": "unserved"})
 
     async def retire(self) -> None:
         """Take this worker out of every index."""

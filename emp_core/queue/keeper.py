@@ -8,6 +8,7 @@ import structlog
 
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Consumer
+from emp_core.queue.explain import unserved_reasons
 
 __all__ = ["Keeper"]
 
@@ -16,6 +17,7 @@ log = structlog.get_logger("emp.keeper")
 _LOOK_S = 2.0
 """The keeper's own lease is 6 s: it must come by more often."""
 _CLOCK_JUMP_S = 5.0
+_UNSERVED_EVERY_S = 3.0
 
 
 class Keeper:
@@ -32,6 +34,7 @@ class Keeper:
         self._wanted = anyio.Event()
         self._last: tuple[float, float] | None = None
         self._no_rescue_before = 0.0
+        self._look_for_unserved_at = 0.0
 
     def keep(self) -> None:
         """Told when nobody keeps house."""
@@ -56,9 +59,24 @@ class Keeper:
             self._wanted = anyio.Event()
             self._last = None
             return 0.0
+        await self._tell_unserved()
         if swept.rescued or swept.dead_workers:
             log.warning("lost workers", rescued_jobs=swept.rescued, workers=swept.dead_workers)
         return min(_LOOK_S, _LOOK_S if swept.next_due_s is None else max(0.01, swept.next_due_s))
+
+    async def _tell_unserved(self) -> None:
+        """Write into the first job of every lane that nobody serves that it waits for nothing, once."""
+        if self._clock() < self._look_for_unserved_at:
+            return
+        self._look_for_unserved_at = self._clock() + _UNSERVED_EVERY_S
+        waiting = await self._consumer.unserved_jobs()
+        if not waiting:
+            return
+        workers = await self._consumer.workers()
+        for job_id, requirement in waiting.items():
+            if reasons := unserved_reasons(requirement, workers):
+                log.warning("no live worker can run this job", job=job_id, reasons=reasons)
+                await self._consumer.tell_unserved(job_id, reasons)
 
     async def _clock_jumped(self) -> bool:
         """Whether Redis's clock went ahead of ours: then leases look ended that are not, and get time to be renewed."""

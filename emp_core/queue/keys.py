@@ -60,6 +60,18 @@ class Keys:
         """The workers that serve a lane."""
         return f"{self.namespace}lane:{lane}:workers"
 
+    def parked(self, customer: str) -> str:
+        """The turns of a customer that is at its cap."""
+        return f"{self.namespace}parked:{customer}"
+
+    def line(self, lane: str, customer: str) -> str:
+        """The waiting jobs of one customer in one lane."""
+        return f"{self.namespace}lane:{lane}:line:{customer}"
+
+    def turns(self, lane: str) -> str:
+        """The customers that wait in a lane."""
+        return f"{self.namespace}lane:{lane}"
+
     def events_channel(self, job_id: str) -> str:
         """Where the job's events are published as they happen."""
         return f"{self.namespace}events:{job_id}"

@@ -19,10 +19,11 @@ from emp_core.queue.calls import Calls
 from emp_core.queue.connection import connect, wait_for_redis
 from emp_core.queue.embedded import running
 from emp_core.queue.events import JobEvent, decode_event
+from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
 from emp_core.queue.submitting import Submitter
-from emp_core.queue.workers import WorkerView, decode_worker
+from emp_core.queue.workers import WorkerView, read_workers
 
 __all__ = ["JobQueue", "find_redis"]
 
@@ -180,20 +181,15 @@ class JobQueue:
     async def workers(self) -> list[WorkerView]:
         """The live workers and what they offer."""
 
-        async def read() -> Any:
-            ids = await self._calls.client.zrange(self.keys.fixed("workers"), 0, -1)
-            async with self._calls.client.pipeline(transaction=False) as pipe:
-                for worker_id in ids:
-                    pipe.hgetall(self.keys.worker(worker_id, "capabilities"))
-                    pipe.pttl(self.keys.worker(worker_id, "heartbeat"))
-                return ids, await pipe.execute()
+        return await self._calls.repeated(lambda: read_workers(self._calls.client, self.keys))
 
-        ids, replies = await self._calls.repeated(read)
-        return [
-            decode_worker(worker_id, facts, ttl_ms / 1000)
-            for worker_id, facts, ttl_ms in zip(ids, replies[::2], replies[1::2], strict=True)
-            if facts and ttl_ms > 0
-        ]
+    async def explain(self, job_id: str) -> Explanation:
+        """Why the job is where it is, and what each live worker says to it.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        return await explain(self._calls, await self.get(job_id, payload=False), await self.workers())
 
     # -- following -----------------------------------------------------------------------------------------------
 
@@ -225,7 +221,7 @@ class JobQueue:
             JobNotFound: there is no such job.
         """
         async with self._listener.subscribed(self.keys.events_channel(job_id)) as heard:
-            await self._calls.run("watch", {"id": job_id})
+            await self._calls.run("mark", {"id": job_id, "field": "watched"})
             last: str | None = None
             while True:
                 kept = await self._kept_events(job_id)

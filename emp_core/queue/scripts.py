@@ -31,7 +31,7 @@ SCRIPT_NAMES = (
     "retire",
     "sweep",
     "note",
-    "watch",
+    "mark",
 )
 
 _LUA = resources.files("emp_core.queue") / "lua"

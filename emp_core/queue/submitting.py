@@ -11,9 +11,10 @@ from emp_core.errors import DuplicateJob, NobodyServes, QueueFull
 from emp_core.jobs.codec import EncodedSpec, decode_job, dumps, encode_spec, from_us, to_us
 from emp_core.jobs.ids import new_job_id
 from emp_core.jobs.model import Job, JobSpec
-from emp_core.jobs.requirements import Match, Requirement, match
+from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
+from emp_core.queue.explain import unserved_reasons
 from emp_core.queue.scripts import load_script
 from emp_core.queue.workers import WorkerView
 
@@ -124,31 +125,19 @@ class Submitter:
         )
 
     async def _refuse_unserved(self, requirement: Requirement) -> None:
-        if reasons := await self._unserved(requirement):
+        if reasons := unserved_reasons(requirement, await self._workers()):
             raise NobodyServes(
                 f"no live worker can run this: {'; '.join(reasons)}", details={"requirement": requirement.as_dict()}
             )
 
     async def _warn_if_unserved(self, requirement: Requirement, job: Job) -> None:
-        if reasons := await self._unserved(requirement):
+        if reasons := unserved_reasons(requirement, await self._workers()):
             fragment = ',"reasons":' + dumps(reasons)
             await self._calls.run(
                 "note",
                 {"events_max": self._settings.events_max, "id": job.id, "name": "unserved", "fragment": fragment},
             )
             log.warning("no live worker can run this job now", job=job.id, reasons=reasons)
-
-    async def _unserved(self, requirement: Requirement) -> list[str]:
-        """Why nobody serves the requirement; empty when somebody does."""
-        workers = await self._workers()
-        judged = [(worker, match(requirement, worker.capabilities)) for worker in workers]
-        if any(isinstance(verdict, Match) for _, verdict in judged):
-            return []
-        if not workers:
-            return ["no worker is alive"]
-        return [
-            f"{worker.id}: {', '.join(verdict.reasons)}" for worker, verdict in judged if not isinstance(verdict, Match)
-        ]
 
 
 def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, str]:

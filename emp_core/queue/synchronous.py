@@ -12,6 +12,7 @@ from emp_core.errors import QueueError
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.events import JobEvent
+from emp_core.queue.explain import Explanation
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import WorkerView
 
@@ -87,6 +88,11 @@ class SyncJobQueue:
         """The live workers and what they offer."""
         workers: list[WorkerView] = self._call(self._queue.workers)
         return workers
+
+    def explain(self, job_id: str) -> Explanation:
+        """Why the job is where it is."""
+        explanation: Explanation = self._call(lambda: self._queue.explain(job_id))
+        return explanation
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The job, once it is in a final state."""

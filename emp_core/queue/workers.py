@@ -9,8 +9,9 @@ from attrs import frozen
 
 from emp_core.jobs.codec import dumps
 from emp_core.jobs.requirements import Capabilities
+from emp_core.queue.keys import Keys
 
-__all__ = ["WorkerView", "decode_worker", "encode_capabilities"]
+__all__ = ["WorkerView", "decode_worker", "encode_capabilities", "read_workers"]
 
 _converter = cattrs.Converter()
 _TEXTS = ("worker_id", "machine_id", "pool", "region")
@@ -48,3 +49,18 @@ def decode_worker(worker_id: str, facts: Mapping[str, str], alive_for_s: float) 
     """A worker from its hash."""
     values = {name: text if name in _TEXTS else json.loads(text) for name, text in facts.items()}
     return WorkerView(worker_id, _converter.structure(values, Capabilities), alive_for_s)
+
+
+async def read_workers(client: Any, keys: Keys) -> list[WorkerView]:
+    """The live workers and what they offer."""
+    ids = await client.zrange(keys.fixed("workers"), 0, -1)
+    async with client.pipeline(transaction=False) as pipe:
+        for worker_id in ids:
+            pipe.hgetall(keys.worker(worker_id, "capabilities"))
+            pipe.pttl(keys.worker(worker_id, "heartbeat"))
+        replies = await pipe.execute()
+    return [
+        decode_worker(worker_id, facts, ttl_ms / 1000)
+        for worker_id, facts, ttl_ms in zip(ids, replies[::2], replies[1::2], strict=True)
+        if facts and ttl_ms > 0
+    ]

@@ -59,6 +59,7 @@ local function put_back(id, facts, delay_us, now)
   end
   open_lane(facts.lane, facts.requirement, now)
   redis.call('HSET', job, 'status', 'pending', 'pending_at', us(now))
+  redis.call('HDEL', job, 'unserved')
   enter_line(id, facts.lane, facts.customer, facts.arrival)
   return 'pending'
 end
