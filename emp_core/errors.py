@@ -232,6 +232,7 @@ class StorageUnavailable(StorageError):
     """The store cannot be reached or written now (disk full, no permission, network)."""
 
     code = "storage_unavailable"
+    exit_code = 2
 
 
 class InputError(EmpError):

@@ -11,7 +11,7 @@ from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 
-__all__ = ["age", "emit_outcome", "job_text", "outcome_text"]
+__all__ = ["age", "emit_outcome", "error_of", "job_text", "outcome_text"]
 
 _RESULT_MAX = 2000
 
@@ -22,13 +22,14 @@ def emit_outcome(job: Job, *, as_json: bool) -> int:
         emit(as_shown(job), lambda: outcome_text(job), as_json=as_json)
         return DONE
     if as_json:
-        emit_failure(_error_of(job), as_shown(job))
+        emit_failure(error_of(job), as_shown(job))
     else:
         note(outcome_text(job))
     return FAILED
 
 
-def _error_of(job: Job) -> dict[str, Any]:
+def error_of(job: Job) -> dict[str, Any]:
+    """Why a job did not complete, as ``error`` stands in ``--json`` output."""
     if job.error is None:
         return {"code": job.status.value, "message": f"job {job.id} is {job.status.value}"}
     return {"code": job.error.code, "message": job.error.message, "details": dict(job.error.details)}

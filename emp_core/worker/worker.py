@@ -35,7 +35,7 @@ from emp_core.worker.mailbox import Mailbox
 from emp_core.worker.registrar import Registrar
 from emp_core.worker.services import ServiceRunner
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "store_openers"]
 
 log = structlog.get_logger("emp.worker")
 
@@ -110,7 +110,7 @@ class Worker:
             await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
             store = self._given_store
             if store is None:
-                openers = {name: _opener(self._plugins, name) for name in self._plugins.stores}
+                openers = store_openers(self._plugins)
                 store = open_store(self.settings.store_url, stores=openers, environ=environment())
                 stack.push_async_callback(_bounded, store.aclose)
             await store.check()
@@ -289,6 +289,8 @@ class Worker:
                 self._claimer.wake()
             case "lane":
                 self._registrar.lane_opened(rest)
+            case "gone":
+                self._registrar.lane_gone(rest)
             case "cancel":
                 self._group.start_soon(self._cancel, rest)
             case "drain":
@@ -330,6 +332,11 @@ def _capacity(settings: Settings, service: str, default: int) -> int:
             raise ConfigError(f"EMP_CONCURRENCY has {item!r}", hint="write a number, or service=number, of 1 or more")
         capacity = int(count)
     return capacity
+
+
+def store_openers(plugins: Plugins) -> dict[str, StoreOpener]:
+    """What makes the plugins' artifact stores, by scheme."""
+    return {scheme: _opener(plugins, scheme) for scheme in plugins.stores}
 
 
 def _opener(plugins: Plugins, scheme: str) -> StoreOpener:

@@ -1,0 +1,63 @@
+"""`emp workers`: the workers that are alive."""
+
+import anyio
+import click
+
+from emp_core.cli.failures import DONE
+from emp_core.cli.hub import open_queue, prepared
+from emp_core.cli.output import emit, json_option, note, table
+from emp_core.jobs.requirements import ServiceOffer
+from emp_core.queue.workers import WorkerView
+
+__all__ = ["workers"]
+
+
+@click.command()
+@json_option
+def workers(as_json: bool) -> int:
+    """List the workers that are alive: their services, why one is withdrawn, and what the machine has.
+
+    \b
+    Examples:
+      emp workers
+      emp workers --json | jq '.data[].services'
+    """
+
+    async def run() -> list[WorkerView]:
+        async with open_queue(prepared(), only_look=True) as queue:
+            return await queue.workers()
+
+    found = anyio.run(run)
+    emit([worker.as_dict() for worker in found], lambda: _listing(found), as_json=as_json)
+    if not found and not as_json:
+        note("No worker is alive. `emp up` and `emp worker` start some.")
+    return DONE
+
+
+def _listing(found: list[WorkerView]) -> str:
+    rows = []
+    for worker in found:
+        has = _has(worker)
+        for name, offer in worker.capabilities.services.items():
+            rows.append((worker.id, name, _state(offer), offer.slots, _models(offer), has))
+    return table(("worker", "service", "state", "slots", "models", "machine"), rows) if rows else ""
+
+
+def _state(offer: ServiceOffer) -> str:
+    return "ready" if offer.withdrawn is None else f"withdrawn: {offer.withdrawn}"
+
+
+def _models(offer: ServiceOffer) -> str:
+    return "" if offer.models is None else str(len(offer.models))
+
+
+def _has(worker: WorkerView) -> str:
+    resources = worker.capabilities.resources
+    parts = [f"{resources['gpu_count']} GPU"] if resources.get("gpu_count") else []
+    if model := resources.get("gpu_model"):
+        parts.append(str(model))
+    if memory := resources.get("gpu_memory_mb"):
+        parts.append(f"{int(memory) // 1024} GB")
+    if cores := resources.get("cpu_cores"):
+        parts.append(f"{cores} cores")
+    return ", ".join(parts)
