@@ -225,6 +225,8 @@ class Consumer:
 
     async def finish(self, outcomes: Sequence[Finish]) -> list[tuple[int, str]]:
         """Record outcomes: for each 1 (recorded), 0 (it was recorded before) or -1 (the lease is lost), and the job's state."""
+        if not outcomes:
+            return []
         rest: list[str] = []
         for one in outcomes:
             delay_us = str(round(one.delay_s * 1e6))

@@ -1,6 +1,7 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -54,14 +55,16 @@ class Submitter:
         if strict:
             for requirement in {entry.requirement for _, _, entry in encoded}:
                 await self._refuse_unserved(Requirement.from_json(requirement))
-        jobs: list[Job] = []
-        for start in range(0, len(encoded), _BATCH * _PIPELINE):
-            jobs += await self._submit_batches(encoded[start : start + _BATCH * _PIPELINE])
-        return jobs
+        batches = [encoded[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]
+        replies: list[Any] = []
+        for start in range(0, len(batches), _PIPELINE):
+            some = batches[start : start + _PIPELINE]
+            replies += await self._calls.repeated(partial(self._send_batches, some))
+        return await self._submitted_batches(batches, replies)
 
-    async def _submit_batches(self, entries: "Sequence[tuple[JobSpec, str, EncodedSpec]]") -> list[Job]:
-        batches = [entries[start : start + _BATCH] for start in range(0, len(entries), _BATCH)]
-        replies = await self._calls.repeated(lambda: self._send_batches(batches))
+    async def _submitted_batches(
+        self, batches: "Sequence[Sequence[tuple[JobSpec, str, EncodedSpec]]]", replies: Sequence[Any]
+    ) -> list[Job]:
         jobs: list[Job] = []
         unserved: dict[str, Job] = {}
         for batch, reply in zip(batches, replies, strict=True):

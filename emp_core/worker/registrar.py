@@ -36,6 +36,7 @@ class Registrar:
         self._told: dict[str, float] = {}
         self._told_facts: list[str] = []
         self._news: set[str] = set()
+        self._gone: set[str] = set()
         self._resync = True
         self._reset = True
         self._changed = anyio.Event()
@@ -47,6 +48,11 @@ class Registrar:
     def lane_opened(self, lane: str) -> None:
         """There is a new lane."""
         self._news.add(lane)
+        self._changed.set()
+
+    def lane_gone(self, lane: str) -> None:
+        """A lane was empty for long and was dropped; the queue has forgotten that this worker serves it."""
+        self._gone.add(lane)
         self._changed.set()
 
     def version_seen(self, version: int) -> None:
@@ -119,13 +125,19 @@ class Registrar:
 
     async def _learn_lanes(self) -> None:
         news, self._news = self._news, set()
+        gone, self._gone = self._gone, set()
+        for lane in gone:
+            self._told.pop(lane, None)
         if self._resync:
             self._resync = False
             self._version, found = await until_done("reading lanes", self._consumer.lanes)
             self._lanes = {lane: Requirement.from_json(text) for lane, text in found.items()}
-        elif news:
-            unknown = sorted(news - self._lanes.keys())
+        elif news or gone:
+            # One that is gone may have come back since.
+            unknown = sorted((news - self._lanes.keys()) | gone)
             if unknown:
                 _, found = await until_done("reading lanes", lambda: self._consumer.lanes(unknown))
+                for lane in gone - found.keys():
+                    self._lanes.pop(lane, None)
                 self._lanes.update({lane: Requirement.from_json(text) for lane, text in found.items()})
             self._version += len(news)

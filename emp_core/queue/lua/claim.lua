@@ -312,10 +312,12 @@ local function take_from(found, second, most)
   elseif alone then
     redis.call('ZADD', turns_of(lane), following[2], customer)
   else
-    -- Joins again at now, less the head start of its next job.
+    -- Joins again at now, less the head start of its next job. Later with every job of this call: at equal turns the
+    -- customer whose name sorts first would take all that is left.
     local f = redis.call('HMGET', prefix .. 'jobs:' .. following[1], 'start_at', 'created_at')
-    local head_start = math.max(0, tonumber(f[1] or f[2] or following[2]) - following[2])
-    redis.call('ZADD', turns_of(lane), us(now - head_start), customer)
+    local came = math.max(tonumber(f[1] or 0), tonumber(f[2] or 0))
+    local head_start = math.max(0, came - following[2])
+    redis.call('ZADD', turns_of(lane), us(now + taken_count - head_start), customer)
   end
   rank_again(found)
 end

@@ -106,6 +106,16 @@ local function leave_line(id, lane, customer, now)
     redis.call('HDEL', prefix .. 'parked:' .. customer, lane)
     drop_turn(lane, customer)
     set_head(lane, now)
+    return
+  end
+  -- If it was the best one, its head start goes with it.
+  local best = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')[2]
+  local parked = prefix .. 'parked:' .. customer
+  local turn = redis.call('HGET', parked, lane)
+  if turn then
+    redis.call('HSET', parked, lane, us(math.max(tonumber(turn), tonumber(best))))
+  elseif redis.call('ZADD', turns_of(lane), 'XX', 'GT', 'CH', best, customer) == 1 then
+    set_head(lane, now)
   end
 end
 

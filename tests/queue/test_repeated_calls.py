@@ -1,0 +1,170 @@
+"""Replies are lost: whoever makes the same call again gets the same answer, and nothing happens twice."""
+
+import pytest
+
+from emp_core.errors import DuplicateJob, QueueFull
+from emp_core.jobs.model import JobSpec
+from emp_core.jobs.states import JobState
+from emp_core.queue.queue import JobQueue
+from emp_core.queue.submitting import Submitter
+
+from .hands import Hands, end_lease, names_of_events, put
+
+
+async def test_the_same_claim_gives_the_same_jobs(queue: JobQueue, hands: Hands):
+    await put(queue, "a", "b", "c", "d")
+    hand = await hands()
+    first = await hand.take(2, token="t")
+    again = await hand.take(2, token="t")
+    assert again == first
+    assert [claimed.job.id for claimed in again] == ["a", "b"]
+    assert again[0].job.payload == {}
+    assert await names_of_events(queue, "a") == await names_of_events(queue, "b")
+    assert (await names_of_events(queue, "a")).count("claimed") == 1
+    assert (await queue.get("a")).attempt == 1
+
+
+async def test_the_same_claim_leaves_out_what_is_not_ours_any_more(queue: JobQueue, hands: Hands):
+    await put(queue, "a", "b", "c")
+    hand = await hands()
+    first, *_ = await hand.take(3, token="t")
+    await hand.finish(first)
+    await end_lease(queue, "b")
+    await hand.consumer.sweep(rescue=True)
+    assert await hand.ids(3, token="t") == ["c"]
+
+
+async def test_the_same_outcome_is_recorded_once(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    result = '{"success":true,"data":{"n":1},"artifacts":[]}'
+    assert await hand.finish(claimed, result=result) == (1, "completed")
+    assert await hand.finish(claimed, result=result) == (0, "completed")
+    assert (await names_of_events(queue, "a")).count("completed") == 1
+
+
+@pytest.mark.parametrize(("decision", "status"), [("retry", "pending"), ("release", "pending")])
+async def test_the_same_return_to_the_queue_is_made_once(
+    queue: JobQueue, hands: Hands, decision: str, status: str
+):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    assert await hand.finish(claimed, decision) == (1, status)
+    attempt = (await queue.get("a")).attempt
+    assert await hand.finish(claimed, decision) == (0, status)
+    assert (await queue.get("a")).attempt == attempt
+
+
+async def test_an_old_return_to_the_queue_does_not_touch_the_next_attempt(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    first = await hand.take_one()
+    await hand.finish(first, "retry")
+    second = await hand.take_one()
+    assert await hand.finish(first, "retry") == (-1, "active")
+    assert await hand.finish(second) == (1, "completed")
+
+
+async def test_one_batch_of_outcomes_may_name_a_job_twice(queue: JobQueue, hands: Hands):
+    from emp_core.queue.consumer import Finish
+
+    await put(queue, "a", customer_id="c")
+    hand = await hands()
+    claimed = await hand.take_one()
+    finishes = [Finish("a", claimed.token, "release"), Finish("a", claimed.token, "completed")]
+    assert await hand.consumer.finish(finishes) == [(1, "pending"), (0, "pending")]
+
+
+async def test_no_outcomes_are_no_problem(hands: Hands):
+    assert await (await hands()).consumer.finish([]) == []
+
+
+async def test_the_same_submit_takes_the_job_once(queue: JobQueue):
+    """The very same call, sent again because its reply was lost."""
+    submitter = Submitter(queue._calls, queue.settings, queue.get, queue.workers)
+    sent: list[object] = []
+    send = submitter._send_batches
+
+    async def twice(batches):
+        sent.append(await send(batches))
+        return await send(batches)
+
+    submitter._send_batches = twice  # type: ignore[method-assign]
+    jobs = await submitter.submit_many([JobSpec("echo", {"n": n}) for n in range(3)], strict=False)
+    assert len(sent) == 1
+    assert [job.payload for job in jobs] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert await queue.counts() == {state: 3 if state is JobState.PENDING else 0 for state in JobState}
+    assert (await names_of_events(queue, jobs[0].id)).count("submitted") == 1
+
+
+async def test_a_job_with_an_id_of_its_own_is_taken_once(queue: JobQueue):
+    [first] = await put(queue, "mine", payload={"n": 1})
+    [again] = await put(queue, "mine", payload={"n": 1})
+    assert again == await queue.get("mine")
+    assert again.created_at == first.created_at
+    with pytest.raises(DuplicateJob) as refused:
+        await put(queue, "mine", payload={"n": 2})
+    assert refused.value.details == {"job_id": "mine"}
+    assert (await queue.counts())[JobState.PENDING] == 1
+
+
+async def test_an_idempotency_key_gives_the_first_job_again(queue: JobQueue, hands: Hands):
+    first = await queue.submit(JobSpec("echo", {"n": 1}, idempotency_key="k"))
+    hand = await hands()
+    await hand.finish(await hand.take_one())
+    again = await queue.submit(JobSpec("echo", {"n": 1}, idempotency_key="k"))
+    assert (again.id, again.status) == (first.id, JobState.COMPLETED)
+    with pytest.raises(DuplicateJob):
+        await queue.submit(JobSpec("echo", {"n": 2}, idempotency_key="k"))
+    with pytest.raises(DuplicateJob):
+        await queue.submit(JobSpec("echo", {"n": 1}, idempotency_key="k", priority=60))
+
+
+async def test_a_key_whose_job_was_forgotten_is_free_again(queue: JobQueue):
+    first = await queue.submit(JobSpec("echo", idempotency_key="k"))
+    await queue.client.delete(queue.keys.job(first.id), queue.keys.payload(first.id), queue.keys.job_events(first.id))
+    await queue.client.zrem(queue.keys.index("pending"), first.id)
+    await queue.client.delete(*[f"{queue.keys.namespace}lane:echo{rest}" for rest in ("", ":line:")])
+    await queue.client.delete(*[queue.keys.fixed(name) for name in ("heads", "lanes", "waiting")])
+    second = await queue.submit(JobSpec("echo", idempotency_key="k"))
+    assert second.id != first.id
+
+
+async def test_a_repeated_submit_is_no_reason_to_be_full(queue: JobQueue):
+    from attrs import evolve
+
+    async with JobQueue.connect(settings=evolve(queue.settings, max_pending=2)) as small:
+        await put(small, "a", "b")
+        await put(small, "a", "b")
+        with pytest.raises(QueueFull, match="2 jobs wait already"):
+            await put(small, "c")
+
+
+async def test_a_refusal_among_many_keeps_the_others(queue: JobQueue):
+    """Those after the first round trip as well."""
+    await put(queue, "taken")
+    specs = [JobSpec("echo", {"other": 1}, id="taken"), *(JobSpec("echo", id=f"j{i}") for i in range(520))]
+    with pytest.raises(DuplicateJob):
+        await queue.submit_many(specs)
+    assert (await queue.counts())[JobState.PENDING] == 521
+
+
+async def test_what_submit_gives_is_what_the_queue_has(queue: JobQueue):
+    given = await queue.submit_many(
+        [
+            JobSpec("echo", {"a": [1, {"b": "ü"}]}),
+            JobSpec("echo", "text", type="t", priority=7, labels={"l": "v"}, customer_id="c", timeout_s=2.5),
+            JobSpec("echo", None, requirements={"models": ["m"], "hardware": {"ram_mb": 1}}, max_attempts=9),
+        ]
+    )
+    assert given == [await queue.get(job.id) for job in given]
+
+
+async def test_the_same_retry_is_made_once(queue: JobQueue):
+    await put(queue, "a")
+    await queue.cancel("a")
+    await queue.retry("a")
+    assert (await queue.retry("a")).status is JobState.PENDING
+    assert (await names_of_events(queue, "a")).count("revived") == 1
