@@ -339,7 +339,7 @@ class RecordedSession:
         if body["kind"] == "json":
             path = self.recording.events[place]["request"]["path"]
             expected, got = self._plain(body["json"]), self._plain(json.loads(raw))
-            if path.endswith("/system_stats") or path.endswith("/experiment/models"):
+            if path.endswith(("/system_stats", "/experiment/models")):
                 expected, got = _shape(expected), _shape(got)
             if expected != got:
                 self._differs(place, "body", expected, got)

@@ -2,166 +2,111 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from emp_comfyui.testing import ReplayServer
 from emp_comfyui.testing.recording import Recording
 
+from .fake_client import Watcher, types, watching
+
 RECORDINGS = Path(__file__).parent / "recordings"
-
-
-class Watcher:
-    """A client that submits a graph and keeps what it is told."""
-
-    def __init__(self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.session = session
-        self.socket = socket
-        self.frames: list[Any] = []
-
-    async def submit(self, graph: dict[str, Any], **more: Any) -> dict[str, Any]:
-        body = {"prompt": graph, "client_id": "me", **more}
-        async with self.session.post("/prompt", json=body) as response:
-            return {"status": response.status, **(await response.json())}
-
-    async def until(self, kind: str) -> dict[str, Any]:
-        """Read frames until one of that type (``end``: executing null)."""
-        while True:
-            message = await self.socket.receive(timeout=5)
-            if message.type is aiohttp.WSMsgType.BINARY:
-                self.frames.append(message.data)
-                continue
-            assert message.type is aiohttp.WSMsgType.TEXT, message
-            frame = json.loads(message.data)
-            self.frames.append(frame)
-            is_end = frame["type"] == "executing" and frame["data"]["node"] is None
-            if frame["type"] == kind or (kind == "end" and is_end):
-                return frame
-
-    async def json(self, path: str) -> Any:
-        async with self.session.get(path) as response:
-            return await response.json()
-
-
-async def watch(server: ReplayServer) -> tuple[aiohttp.ClientSession, Watcher]:
-    session = aiohttp.ClientSession(server.url)
-    socket = await session.ws_connect("/ws?clientId=me")
-    return session, Watcher(session, socket)
 
 
 def load(name: str) -> Path:
     return next(RECORDINGS.glob(f"{name}_*.json"))
 
 
-def types(frames: list[Any]) -> list[str]:
-    return [frame["type"] if isinstance(frame, dict) else "binary" for frame in frames]
-
-
 async def test_a_whole_run_is_replayed_under_the_clients_own_ids() -> None:
-    async with ReplayServer(load("01")) as server:
-        session, client = await watch(server)
-        async with session:
-            answer = await client.submit(server.graph, prompt_id="mine")
-            await client.until("end")
-            entry = (await client.json("/history/mine"))["mine"]
-            assert answer == {"status": 200, "prompt_id": "mine", "number": 0, "node_errors": {}}
-            recorded = [e["json"]["type"] for e in Recording.load(load("01")).events if e["kind"] == "ws_recv"]
-            assert types(client.frames) == recorded
-            assert all("679ad470" not in json.dumps(frame) for frame in client.frames)
-            assert entry["prompt"][1] == "mine"
-            assert entry["prompt"][3]["client_id"] == "me"
-            assert entry["outputs"] == {
-                "3": {"images": [{"filename": "single_00001_.png", "subfolder": "", "type": "output"}]}
-            }
-            async with session.get("/view?filename=single_00001_.png&subfolder=&type=output") as file:
-                assert (await file.read()).startswith(b"\x89PNG")
-            assert await client.json("/history/other") == {}
+    async with ReplayServer(load("01")) as server, watching(server.url) as client:
+        answer = await client.submit(server.graph, prompt_id="mine")
+        await client.until("end")
+        entry = (await client.json("/history/mine"))["mine"]
+        assert answer == {"status": 200, "prompt_id": "mine", "number": 0, "node_errors": {}}
+        recorded = [e["json"]["type"] for e in Recording.load(load("01")).events if e["kind"] == "ws_recv"]
+        assert types(client.frames) == recorded
+        assert all("679ad470" not in json.dumps(frame) for frame in client.frames)
+        assert entry["prompt"][1] == "mine"
+        assert entry["prompt"][3]["client_id"] == "me"
+        assert entry["outputs"] == {
+            "3": {"images": [{"filename": "single_00001_.png", "subfolder": "", "type": "output"}]}
+        }
+        async with client.session.get("/view?filename=single_00001_.png&subfolder=&type=output") as file:
+            assert (await file.read()).startswith(b"\x89PNG")
+        assert await client.json("/history/other") == {}
 
 
 async def test_history_and_queue_follow_the_timeline() -> None:
-    async with ReplayServer(load("08"), post=0) as server:
-        session, client = await watch(server)
-        async with session:
-            await client.submit(server.graph, prompt_id="mine")
-            await client.until("progress")
-            await client.until("progress")
-            queue = await client.json("/queue")
-            assert [item[1] for item in queue["queue_running"]] == ["mine"]
-            assert await client.json("/history/mine") == {}
-            async with session.post("/interrupt", json={"prompt_id": "mine"}) as response:
-                assert response.status == 200
-            frame = await client.until("execution_interrupted")
-            assert frame["data"]["prompt_id"] == "mine"
-            await client.until("end")
-            status = (await client.json("/history/mine"))["mine"]["status"]
-            assert (status["status_str"], status["messages"][-1][0]) == ("error", "execution_interrupted")
-            assert await client.json("/queue") == {"queue_running": [], "queue_pending": []}
+    async with ReplayServer(load("08"), post=0) as server, watching(server.url) as client:
+        await client.submit(server.graph, prompt_id="mine")
+        await client.until("progress")
+        await client.until("progress")
+        queue = await client.json("/queue")
+        assert [item[1] for item in queue["queue_running"]] == ["mine"]
+        assert await client.json("/history/mine") == {}
+        async with client.session.post("/interrupt", json={"prompt_id": "mine"}) as response:
+            assert response.status == 200
+        frame = await client.until("execution_interrupted")
+        assert frame["data"]["prompt_id"] == "mine"
+        await client.until("end")
+        status = (await client.json("/history/mine"))["mine"]["status"]
+        assert (status["status_str"], status["messages"][-1][0]) == ("error", "execution_interrupted")
+        assert await client.json("/queue") == {"queue_running": [], "queue_pending": []}
 
 
 async def test_metadata_of_binary_frames_names_the_clients_prompt() -> None:
-    async with ReplayServer(load("14")) as server:
-        session, client = await watch(server)
-        async with session:
-            await client.submit(server.graph, prompt_id="a-much-longer-id-than-the-recorded-one-was")
-            await client.until("end")
-            previews = [frame for frame in client.frames if isinstance(frame, bytes)]
-            assert len(previews) == 3
-            length = int.from_bytes(previews[0][4:8], "big")
-            metadata = json.loads(previews[0][8 : 8 + length])
-            assert metadata["prompt_id"] == "a-much-longer-id-than-the-recorded-one-was"
-            assert previews[0][8 + length :].startswith(b"\xff\xd8")
+    async with ReplayServer(load("14")) as server, watching(server.url) as client:
+        await client.submit(server.graph, prompt_id="a-much-longer-id-than-the-recorded-one-was")
+        await client.until("end")
+        previews = [frame for frame in client.frames if isinstance(frame, bytes)]
+        assert len(previews) == 3
+        length = int.from_bytes(previews[0][4:8], "big")
+        metadata = json.loads(previews[0][8 : 8 + length])
+        assert metadata["prompt_id"] == "a-much-longer-id-than-the-recorded-one-was"
+        assert previews[0][8 + length :].startswith(b"\xff\xd8")
 
 
 async def test_further_prompts_of_the_recorded_client_are_replayed_in_turn() -> None:
-    async with ReplayServer(load("03")) as server:
-        session, client = await watch(server)
-        async with session:
-            await client.submit(server.graph, prompt_id="one")
-            await client.until("end")
-            await client.submit(server.graph, prompt_id="two")
-            cached = await client.until("execution_cached")
-            await client.until("end")
-            assert cached["data"]["nodes"] == ["1", "2", "3"]
-            assert list(await client.json("/history")) == ["one", "two"]
+    async with ReplayServer(load("03")) as server, watching(server.url) as client:
+        await client.submit(server.graph, prompt_id="one")
+        await client.until("end")
+        await client.submit(server.graph, prompt_id="two")
+        cached = await client.until("execution_cached")
+        await client.until("end")
+        assert cached["data"]["nodes"] == ["1", "2", "3"]
+        assert list(await client.json("/history")) == ["one", "two"]
 
 
 async def test_a_recorded_refusal_can_be_chosen_by_its_note() -> None:
-    async with ReplayServer(load("07"), post="number below the minimum") as server:
-        session, client = await watch(server)
-        async with session:
-            answer = await client.submit(server.graph)
-            assert answer["status"] == 400
-            assert answer["node_errors"]["1"]["errors"][0]["type"] == "value_smaller_than_min"
+    async with ReplayServer(load("07"), post="number below the minimum") as server, watching(server.url) as client:
+        answer = await client.submit(server.graph)
+        assert answer["status"] == 400
+        assert answer["node_errors"]["1"]["errors"][0]["type"] == "value_smaller_than_min"
 
 
 async def test_a_lost_socket_is_cut_and_the_next_one_gets_what_the_recorded_one_got() -> None:
-    async with ReplayServer(load("11")) as server:
-        session, client = await watch(server)
-        async with session:
-            await client.submit(server.graph, prompt_id="mine")
-            await client.until("progress")
-            await client.until("progress")
-            message = await client.socket.receive(timeout=5)
-            assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.ERROR)
-            assert client.socket.close_code == 1006
-            again = Watcher(session, await session.ws_connect("/ws?clientId=me"))
-            await again.until("end")
-            assert types(again.frames)[:3] == ["status", "executing", "progress_state"]
-            assert "mine" in await again.json("/history/mine")
+    async with ReplayServer(load("11")) as server, watching(server.url) as client:
+        await client.submit(server.graph, prompt_id="mine")
+        await client.until("progress")
+        await client.until("progress")
+        message = await client.socket.receive(timeout=5)
+        assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.ERROR)
+        assert client.socket.close_code == 1006
+        again = Watcher(client.session, await client.session.ws_connect("/ws?clientId=me"))
+        await again.until("end")
+        assert types(again.frames)[:3] == ["status", "executing", "progress_state"]
+        assert "mine" in await again.json("/history/mine")
 
 
 async def test_a_server_that_died_knows_nothing_afterwards() -> None:
-    async with ReplayServer(load("15"), post=1) as server:
-        session, client = await watch(server)
-        async with session:
-            await client.submit(server.graph, prompt_id="mine")
-            for _ in range(3):
-                await client.until("progress")
-            await client.socket.receive(timeout=5)
-            assert client.socket.close_code == 1006
-            assert await client.json("/history/mine") == {}
-            assert await client.json("/queue") == {"queue_running": [], "queue_pending": []}
+    async with ReplayServer(load("15"), post=1) as server, watching(server.url) as client:
+        await client.submit(server.graph, prompt_id="mine")
+        for _ in range(3):
+            await client.until("progress")
+        await client.socket.receive(timeout=5)
+        assert client.socket.close_code == 1006
+        assert await client.json("/history/mine") == {}
+        assert await client.json("/queue") == {"queue_running": [], "queue_pending": []}
 
 
 async def test_a_file_nobody_fetched_comes_as_bytes_of_its_kind() -> None:
@@ -177,15 +122,13 @@ async def test_a_file_nobody_fetched_comes_as_bytes_of_its_kind() -> None:
 
 
 async def test_when_the_recording_is_over_a_prompt_is_refused_in_words() -> None:
-    async with ReplayServer(load("01")) as server:
-        session, client = await watch(server)
-        async with session:
-            await client.submit(server.graph)
-            await client.until("end")
-            await server.finished.wait()
-            async with session.post("/prompt", json={"prompt": server.graph}) as response:
-                assert response.status == 503
-                assert "no further POST /prompt" in await response.text()
+    async with ReplayServer(load("01")) as server, watching(server.url) as client:
+        await client.submit(server.graph)
+        await client.until("end")
+        await server.finished.wait()
+        async with client.session.post("/prompt", json={"prompt": server.graph}) as response:
+            assert response.status == 503
+            assert "no further POST /prompt" in await response.text()
 
 
 # In these the first watched prompt was not seen to its end on the socket that it was posted with.
@@ -217,10 +160,8 @@ def test_most_recordings_have_a_prompt_to_replay() -> None:
 
 @pytest.mark.parametrize("path", watched_recordings(), ids=lambda path: path.stem)
 async def test_every_watched_prompt_is_replayed_to_its_end(path: Path) -> None:
-    async with ReplayServer(path, open_gates=("/interrupt", "/queue")) as server:
-        session, client = await watch(server)
-        async with session:
-            answer = await client.submit(server.graph)
-            end = await client.until("end")
-            assert end["data"]["prompt_id"] == answer["prompt_id"]
-            assert answer["prompt_id"] in await client.json(f"/history/{answer['prompt_id']}")
+    async with ReplayServer(path, open_gates=("/interrupt", "/queue")) as server, watching(server.url) as client:
+        answer = await client.submit(server.graph)
+        end = await client.until("end")
+        assert end["data"]["prompt_id"] == answer["prompt_id"]
+        assert answer["prompt_id"] in await client.json(f"/history/{answer['prompt_id']}")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import anyio
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -97,9 +98,10 @@ class _Layers:
         fault = self._server.faults.http_fault(request.method, _without_api(request.path))
         if fault is None:
             return await handler(request)
+        self._server.note_change()
         match fault.kind:
             case "delay":
-                await self._server.pass_time(fault.delay_s)
+                await (self._server.sleep or anyio.sleep)(fault.delay_s)
                 return await handler(request)
             case "lose_answer":
                 await handler(request)

@@ -24,7 +24,7 @@ class HttpFault:
         status: HTTP status for ``status``.
         body: Text for ``status``.
         size: Bytes for ``oversized``.
-        delay_s: Seconds of the server's time for ``delay``.
+        delay_s: Seconds for ``delay``; real ones unless the server was given a ``sleep`` of its own.
     """
 
     path: str
