@@ -53,9 +53,11 @@ if TYPE_CHECKING:
     from emp_core.jobs.requirements import ModelOffer, Requirements
     from emp_core.jobs.states import JobState
     from emp_core.plugins.hookspecs import Registration, hookimpl
+    from emp_core.queue.attempts import AttemptRecord
     from emp_core.queue.events import JobEvent
     from emp_core.queue.explain import Explanation, WorkerVerdict
     from emp_core.queue.queue import JobQueue
+    from emp_core.queue.stream import EventBatch, EventReader
     from emp_core.queue.synchronous import SyncJobQueue
     from emp_core.queue.workers import WorkerView
     from emp_core.storage.interface import ArtifactStore, StoredObject
@@ -66,6 +68,7 @@ __all__ = [
     "ArtifactExists",
     "ArtifactNotFound",
     "ArtifactStore",
+    "AttemptRecord",
     "AttemptTimeout",
     "AuthenticationFailed",
     "Cancelled",
@@ -78,6 +81,8 @@ __all__ = [
     "Destination",
     "DuplicateJob",
     "EmpError",
+    "EventBatch",
+    "EventReader",
     "Explanation",
     "Failed",
     "HTTPConnector",
@@ -146,9 +151,11 @@ _HOMES = {
     "emp_core.jobs.requirements": ("ModelOffer", "Requirements"),
     "emp_core.jobs.states": ("JobState",),
     "emp_core.plugins.hookspecs": ("Registration", "hookimpl"),
+    "emp_core.queue.attempts": ("AttemptRecord",),
     "emp_core.queue.events": ("JobEvent",),
     "emp_core.queue.explain": ("Explanation", "WorkerVerdict"),
     "emp_core.queue.queue": ("JobQueue",),
+    "emp_core.queue.stream": ("EventBatch", "EventReader"),
     "emp_core.queue.synchronous": ("SyncJobQueue",),
     "emp_core.queue.workers": ("WorkerView",),
     "emp_core.storage.interface": ("ArtifactStore", "StoredObject"),

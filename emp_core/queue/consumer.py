@@ -1,6 +1,7 @@
 """`Consumer`: the worker's side of the queue. Every call is one try; whoever calls decides what is tried again."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from attrs import frozen
 
 from emp_core.config import Settings
 from emp_core.jobs.codec import decode_job, dumps
+from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
@@ -20,6 +22,7 @@ __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Swe
 _KEEPER_MS = 6000
 _SWEEP_BATCH = 100
 _LANE_IDLE_US = 3_600_000_000
+_GLOB = re.compile(r"[*?\[\]\\]")
 
 
 @frozen
@@ -285,6 +288,24 @@ class Consumer:
             if job_id and not await self.client.hexists(self.keys.job(job_id), "unserved"):
                 found[job_id] = Requirement.from_json(text)
         return found
+
+    async def some_jobs(self, cursor: int, keys: int) -> tuple[int, list[str]]:
+        """Ids of jobs among the next ``keys`` keys, and where to go on; 0 begins again."""
+        start = f"{self.keys.namespace}jobs:"
+        pattern = f"{_GLOB.sub(lambda found: '[' + found[0] + ']', start)}*"
+        cursor, found = await self.client.scan(cursor, match=pattern, count=keys)
+        names = (key.removeprefix(start) for key in found)
+        return int(cursor), [name for name in names if is_job_id(name)]
+
+    async def audit(self, job_ids: Sequence[str]) -> list[str]:
+        """Put jobs that stand in no index where their state says; the ids of those that were."""
+        mended: list[str] = []
+        for start in range(0, len(job_ids), _SWEEP_BATCH):
+            arguments = {"events_max": self._settings.events_max}
+            mended += await load_script("audit")(
+                self.client, self.keys, arguments, job_ids[start : start + _SWEEP_BATCH]
+            )
+        return mended
 
     async def workers(self) -> list[WorkerView]:
         """The live workers."""

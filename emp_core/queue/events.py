@@ -10,7 +10,7 @@ from attrs import field, frozen
 from emp_core.jobs.codec import from_us
 from emp_core.jobs.states import JobState
 
-__all__ = ["JobEvent", "decode_event"]
+__all__ = ["JobEvent", "decode_event", "decode_event_fields"]
 
 
 @frozen
@@ -19,7 +19,8 @@ class JobEvent:
 
     Attributes:
         name: ``submitted``, ``claimed``, ``progress``, ``completed``, ``failed``, ``cancelled``, ``retried``, ``released``,
-            ``rescued``, ``worker_lost``, ``promoted``, ``revived``, ``cancel_requested``, ``unserved``.
+            ``rescued``, ``worker_lost``, ``promoted``, ``revived``, ``cancel_requested``,
+            ``reprioritized``, ``unserved``, ``mended``.
         at: when, by Redis's clock.
         status: the job's state after it, where it changed.
         data: everything else that was noted: worker, attempt, waiting time, error, the attempt's record.
@@ -45,8 +46,12 @@ class JobEvent:
 
 
 def decode_event(text: str) -> JobEvent:
-    """An event from the form that it has in Redis."""
-    data = json.loads(text)
+    """An event from the form that it has in a job's list and on its channel."""
+    return decode_event_fields(json.loads(text))
+
+
+def decode_event_fields(data: dict[str, Any]) -> JobEvent:
+    """An event from its members; takes them out of ``data``."""
     status = data.pop("status", None)
     at = from_us(data.pop("at"))
     assert at is not None  # noqa: S101 - every script writes it

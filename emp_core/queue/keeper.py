@@ -17,7 +17,10 @@ log = structlog.get_logger("emp.keeper")
 _LOOK_S = 2.0
 """The keeper's own lease is 6 s: it must come by more often."""
 _CLOCK_JUMP_S = 5.0
+_SETTLE_S = 2.0
 _UNSERVED_EVERY_S = 3.0
+_AUDIT_EVERY_S = 5.0
+_AUDIT_KEYS = 1000
 
 
 class Keeper:
@@ -35,6 +38,9 @@ class Keeper:
         self._last: tuple[float, float] | None = None
         self._no_rescue_before = 0.0
         self._look_for_unserved_at = 0.0
+        self._look_for_strays_at = 0.0
+        self._keeps = False
+        self._cursor = 0
 
     def keep(self) -> None:
         """Told when nobody keeps house."""
@@ -53,16 +59,34 @@ class Keeper:
 
     async def _round(self) -> float:
         """One round; gives how long until the next."""
-        rescue = self._clock() >= self._no_rescue_before and not await self._clock_jumped()
+        rescue = self._may_rescue() and not await self._clock_jumped()
         swept = await self._consumer.sweep(rescue=rescue)
         if not swept.is_keeper:
             self._wanted = anyio.Event()
-            self._last = None
+            self._keeps = False
             return 0.0
-        await self._tell_unserved()
         if swept.rescued or swept.dead_workers:
             log.warning("lost workers", rescued_jobs=swept.rescued, workers=swept.dead_workers)
+        await self._tell_unserved()
+        await self._audit()
         return min(_LOOK_S, _LOOK_S if swept.next_due_s is None else max(0.01, swept.next_due_s))
+
+    def _may_rescue(self) -> bool:
+        """Not at once: when all workers could not reach Redis, the first that can again becomes the keeper, and the others
+        get a moment to renew their leases, too."""
+        if not self._keeps:
+            self._keeps, self._last = True, None
+            self._no_rescue_before = self._clock() + min(_SETTLE_S, self._lease_s / 3)
+        return self._clock() >= self._no_rescue_before
+
+    async def _audit(self) -> None:
+        """Look at a few keys for jobs that stand in no index."""
+        if self._clock() < self._look_for_strays_at:
+            return
+        self._look_for_strays_at = self._clock() + _AUDIT_EVERY_S
+        self._cursor, job_ids = await self._consumer.some_jobs(self._cursor, _AUDIT_KEYS)
+        if mended := await self._consumer.audit(job_ids):
+            log.error("jobs that stood in no index were put back", jobs=mended)
 
     async def _tell_unserved(self) -> None:
         """Write into the first job of every lane that nobody serves that it waits for nothing, once."""

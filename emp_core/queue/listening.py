@@ -40,8 +40,12 @@ class Listener:
             client = self._connect()
             pubsub: Any = client.pubsub()
             try:
-                await pubsub.subscribe("emp:listening", *self._heard)
+                known = list(self._heard)
+                await pubsub.subscribe("emp:listening", *known)
                 self._pubsub = pubsub
+                # Whoever came in between found no connection to ask for it.
+                if late := [channel for channel in self._heard if channel not in known]:
+                    await pubsub.subscribe(*late)
                 delay_s = 0.05
                 self._tell_all(LOST)
                 await self._read(pubsub)

@@ -15,6 +15,7 @@ from emp_core.errors import ConfigError, IllegalTransition, JobNotFound, QueueEr
 from emp_core.jobs.codec import decode_job
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.attempts import AttemptRecord, attempts_of
 from emp_core.queue.calls import Calls
 from emp_core.queue.connection import connect, wait_for_redis
 from emp_core.queue.embedded import running
@@ -22,6 +23,7 @@ from emp_core.queue.events import JobEvent, decode_event
 from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
+from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
 from emp_core.queue.workers import WorkerView, read_workers
 
@@ -284,6 +286,75 @@ class JobQueue:
         if int(code) == 0 and status not in (JobState.PENDING, JobState.ACTIVE):
             raise IllegalTransition(f"job {job_id} is {status}: only failed and cancelled jobs are retried")
         return await self.get(job_id)
+
+    async def set_priority(self, job_id: str, priority: int) -> Job:
+        """Change the priority of a job that waits; it takes the place that it would have had with it from the beginning.
+
+        Args:
+            priority: 0 to 100, more is sooner.
+
+        Raises:
+            ConfigError: no such priority.
+            JobNotFound: there is no such job.
+            IllegalTransition: it does not wait any more.
+        """
+        if not 0 <= priority <= 100:
+            raise ConfigError(f"a priority is a whole number from 0 to 100, not {priority}")
+        arguments = {
+            "events_max": self.settings.events_max,
+            "step_us": round(self.settings.priority_step_s * 1e6),
+            "id": job_id,
+            "priority": priority,
+        }
+        code, status = await self._calls.run("reprioritize", arguments)
+        if int(code) == -1:
+            raise JobNotFound(f"there is no job {job_id}")
+        if int(code) == 0:
+            raise IllegalTransition(f"job {job_id} is {status}: only jobs that wait have a place to change")
+        return await self.get(job_id)
+
+    async def retry_failed(
+        self,
+        *,
+        service: str | None = None,
+        code: str | None = None,
+        label: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Job]:
+        """Give failed jobs a new run: those that fit every filter that is given, the newest first.
+
+        Args:
+            code: the error's code.
+            label: a label's name and value.
+        """
+        failed = await self.jobs([JobState.FAILED], limit=limit, service=service)
+        fitting = [
+            job
+            for job in failed
+            if code in (None, job.error.code if job.error else "")
+            and (label is None or job.labels.get(label[0]) == label[1])
+        ]
+        return [await self.retry(job.id) for job in fitting]
+
+    # -- looking back --------------------------------------------------------------------------------------------
+
+    async def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """What each attempt of the job took, and how it ended.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        return attempts_of(await self.history(job_id))
+
+    def event_reader(self, group: str, name: str, *, start: str = "0") -> EventReader:
+        """A reader of the events of all jobs, for a group of readers that share the work.
+
+        Args:
+            group: shared by readers that do the same work (webhooks, metrics).
+            name: of this reader within the group.
+            start: where a new group begins: ``0`` for what is kept, ``$`` for what comes.
+        """
+        return EventReader(self._calls, group, name, start=start)
 
 
 async def find_redis(settings: Settings) -> str:

@@ -32,6 +32,8 @@ SCRIPT_NAMES = (
     "sweep",
     "note",
     "mark",
+    "reprioritize",
+    "audit",
 )
 
 _LUA = resources.files("emp_core.queue") / "lua"

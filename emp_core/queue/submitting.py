@@ -140,6 +140,7 @@ class Submitter:
                 "note",
                 {"events_max": self._settings.events_max, "id": job.id, "name": "unserved", "fragment": fragment},
             )
+            await self._calls.run("mark", {"id": job.id, "field": "unserved"})
             log.warning("no live worker can run this job now", job=job.id, reasons=reasons)
 
 

@@ -11,6 +11,7 @@ from emp_core.config import Settings
 from emp_core.errors import QueueError
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.attempts import AttemptRecord
 from emp_core.queue.events import JobEvent
 from emp_core.queue.explain import Explanation
 from emp_core.queue.queue import JobQueue
@@ -125,3 +126,27 @@ class SyncJobQueue:
         """Give a failed or cancelled job a new run."""
         job: Job = self._call(lambda: self._queue.retry(job_id))
         return job
+
+    def set_priority(self, job_id: str, priority: int) -> Job:
+        """Change the priority of a job that waits."""
+        job: Job = self._call(lambda: self._queue.set_priority(job_id, priority))
+        return job
+
+    def retry_failed(
+        self,
+        *,
+        service: str | None = None,
+        code: str | None = None,
+        label: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Job]:
+        """Give failed jobs a new run."""
+        jobs: list[Job] = self._call(
+            lambda: self._queue.retry_failed(service=service, code=code, label=label, limit=limit)
+        )
+        return jobs
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """What each attempt of the job took, and how it ended."""
+        attempts: list[AttemptRecord] = self._call(lambda: self._queue.attempts(job_id))
+        return attempts
