@@ -3,17 +3,18 @@
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 import click
 from attrs import evolve
 
+from emp_core.cli.failures import INTERRUPTED
 from emp_core.cli.following import follow
 from emp_core.cli.hub import prepared
 from emp_core.cli.output import clean, json_option, note
 from emp_core.cli.serving import serve
 from emp_core.cli.showing import emit_outcome
+from emp_core.cli.shutdown import Shutdown
 from emp_core.cli.up import Hub, hub_of
 from emp_core.config import Settings
 from emp_core.errors import ConfigError
@@ -51,8 +52,13 @@ def demo(name: str | None, as_json: bool) -> int:
     """
     settings = prepared(level="warning")
     chosen = _choose(load_plugins().demos(), name)
-    job = anyio.run(_demonstrate, settings, chosen, as_json)
-    return emit_outcome(job, as_json=as_json)
+    done: list[Job] = []
+
+    async def body() -> None:
+        done.append(await _demonstrate(settings, chosen, as_json))
+
+    anyio.run(Shutdown(grace_s=0).run, body)  # so that SIGTERM tidies up, too
+    return emit_outcome(done[0], as_json=as_json) if done else INTERRUPTED
 
 
 def _choose(demos: Sequence[Demo], name: str | None) -> Demo:
@@ -132,8 +138,7 @@ async def _working(environ: dict[str, str]) -> AsyncIterator[None]:
     workers = Worker.all_from_env(environ)
     async with anyio.create_task_group() as group:
         ready = anyio.Event()
-        group.start_soon(partial(serve, workers, ready.set))
-        with anyio.fail_after(_START_S):
-            await ready.wait()
+        group.start_soon(serve, workers, ready.set)
+        await ready.wait()
         yield
         group.cancel_scope.cancel()

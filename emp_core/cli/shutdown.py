@@ -12,6 +12,10 @@ from emp_core.cli.output import note
 __all__ = ["Drainable", "Shutdown"]
 
 
+_ONE_S = 0.3
+"""Signals closer than this are one: a terminal and a parent that passes it on both send it."""
+
+
 class Drainable(Protocol):
     """What a worker does when it is told to end."""
 
@@ -35,6 +39,7 @@ class Shutdown:
         self._workers: Sequence[Drainable] = ()
         self._first: signal.Signals | None = None
         self._count = 0
+        self._last_s = float("-inf")
 
     def look_after(self, workers: Sequence[Drainable]) -> None:
         """From now on these workers are told."""
@@ -56,6 +61,10 @@ class Shutdown:
 
     def _heed(self, number: signal.Signals, scope: anyio.CancelScope) -> None:
         self._first = self._first or number
+        now_s = anyio.current_time()
+        if now_s - self._last_s < _ONE_S:
+            return
+        self._last_s = now_s
         self._count += 1
         if not self._workers or self._count > 2:
             note(f"{number.name}: leaving.")
