@@ -109,7 +109,8 @@ class HTTPConnector(Connector):
     def make_transport(self) -> httpx.AsyncBaseTransport:
         """How connections are made. Override for another certificate store or a unix socket."""
         return httpx.AsyncHTTPTransport(
-            verify=self.verify_tls,
+            # Reading the certificate store takes longer than most requests: not for addresses that need none.
+            verify=self.verify_tls and not self.base_url.startswith("http://"),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0),
             socket_options=list(_keep_alive_options()),

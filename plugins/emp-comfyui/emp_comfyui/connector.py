@@ -9,8 +9,9 @@ import anyio
 from emp_comfyui.client import ComfyUIClient
 from emp_comfyui.errors import interrupted, node_failure
 from emp_comfyui.history import HistoryEntry
+from emp_comfyui.listener import may_drop
 from emp_comfyui.outputs import deliver
-from emp_comfyui.run import Finished, PromptRun, may_drop
+from emp_comfyui.run import Finished, PromptRun
 from emp_comfyui.settings import ComfyUISettings
 from emp_comfyui.workflow import Workflow
 from emp_core.config import load_settings

@@ -12,19 +12,18 @@ from attrs import frozen
 
 from emp_comfyui.client import Accepted, ComfyUIClient
 from emp_comfyui.errors import dropped_outputs
-from emp_comfyui.frames import Message, Picture, ProgressText, decode
+from emp_comfyui.frames import Picture
 from emp_comfyui.history import HistoryEntry
-from emp_comfyui.progress import ProgressTracker
+from emp_comfyui.listener import Listener
 from emp_comfyui.settings import ComfyUISettings
 from emp_comfyui.truth import Truth
 from emp_comfyui.workflow import Workflow
-from emp_core.connectors.context import JobContext, Preview
+from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import Frame, Gap, Socket
 from emp_core.errors import (
     ConnectionLost,
     ConnectorError,
     InvalidJob,
-    JobFailed,
     MissingModel,
     MissingNode,
     ServiceUnavailable,
@@ -39,8 +38,6 @@ _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _LOST_ANSWER_LOOKS = 3
 _LOST_ANSWER_PAUSE_S = 0.25
 _LATE_DELAYS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-_MAX_PICTURE_BYTES = 512 * 2**20
-_REPEATED = ('"type": "status"', '"type": "progress"', '"type": "progress_state"')
 
 
 @frozen
@@ -83,18 +80,10 @@ class PromptRun:
         self._settings = settings
         self._client_id = client_id
         self._socket = socket
-        self._tracker = ProgressTracker(workflow)
+        self._listener = Listener(workflow, self.prompt_id)
         self._truth = Truth(client, settings, self.prompt_id)
-        self._executing = False
-        self._ended = False
         self._may_run = prompt_id is not None
         self._answered = prompt_id is not None
-        self._pictures: list[Picture] = []
-        self._picture_bytes = 0
-        self._text: str | None = None
-        self._gap = False
-        self._told_outputs: dict[str, object] = {}
-        self._told_end: HistoryEntry | None = None
 
     async def submit_and_watch(self) -> Finished:
         """Put the prompt into the queue and see it through.
@@ -119,7 +108,7 @@ class PromptRun:
             if limit.cancelled_caught:
                 self._context.log.warning("the prompt still runs at the ComfyUI server", prompt_id=self.prompt_id)
             raise
-        return Finished(entry, tuple(self._pictures), adopted=not submit)
+        return Finished(entry, tuple(self._listener.pictures), adopted=not submit)
 
     # Submitting.
 
@@ -130,6 +119,7 @@ class PromptRun:
         self._answered = True
         if accepted.prompt_id != self.prompt_id:
             self.prompt_id = accepted.prompt_id
+            self._listener = Listener(self._workflow, self.prompt_id)
             self._truth = Truth(self._client, self._settings, self.prompt_id)
             await self._context.checkpoint(self.prompt_id)
         problem = dropped_outputs(accepted.node_errors)
@@ -187,15 +177,16 @@ class PromptRun:
                 frame = await self._receive()
             # Outside of the time limit: what was taken off the queue is never dropped half-way.
             if isinstance(frame, Gap):
-                self._gap = True
+                self._listener.note_gap()
                 self._truth.look_now()
-            elif frame is not None:
-                await self._understand(frame)
-            if self._ended:
+            elif frame is not None and self._listener.hear(frame):
+                self._truth.heard()
+                await self._tell()
+            if self._listener.ended:
                 entry = await self._late_entry()
                 if entry is not None:
                     break
-                self._ended = False
+                self._listener.ended = False
                 self._truth.look_now()
         self._may_run = False
         return entry
@@ -206,74 +197,10 @@ class PromptRun:
         await anyio.sleep_forever()
         return None
 
-    async def _understand(self, frame: Frame) -> None:
-        match decode(frame):
-            case Message() as message if self._is_own(message):
-                self._truth.heard()
-                self._note(message)
-                await self._tell()
-            case Picture() as picture if self._is_own_picture(picture):
-                self._truth.heard()
-                await self._note_picture(picture)
-            case ProgressText(node_id, text) if self._executing and text.strip():
-                self._text = f"{self._workflow.title_of(node_id)}: {text.strip()[:200]}"
-                await self._tell()
-
-    def _is_own(self, message: Message) -> bool:
-        if message.prompt_id is not None:
-            return message.prompt_id == self.prompt_id
-        # Told on coming back to a prompt that runs: only this client's, and without its id.
-        return message.type == "executing" and message.data.get("node") is not None
-
-    def _is_own_picture(self, picture: Picture) -> bool:
-        """Pictures without metadata are of the prompt that runs: ours, or one without a client that all are told of."""
-        return self._executing if picture.prompt_id is None else picture.prompt_id == self.prompt_id
-
-    def _note(self, message: Message) -> None:
-        data, tracker = message.data, self._tracker
-        match message.type:
-            case "execution_start":
-                self._executing = True
-            case "execution_cached":
-                self._executing = True
-                tracker.nodes_cached(data.get("nodes"))
-            case "executing" if data.get("node") is None:
-                self._executing, self._ended = False, True
-            case "executing":
-                self._executing, self._text = True, None
-                tracker.node_executing(str(data["node"]))
-            case "progress":
-                tracker.node_step(data.get("node"), data.get("value"), data.get("max"))
-            case "progress_state":
-                tracker.node_states(data.get("nodes"))
-            case "executed":
-                tracker.node_executed(data.get("node"))
-                self._told_outputs[str(data.get("node"))] = data.get("output")
-            case "execution_error" if data.get("exception_type") == "ExecutionBlocked":
-                # Not the end: the rest goes on, and the history does not know of it.
-                self._context.log.info("a node was blocked", node=data.get("node_id"), prompt_id=self.prompt_id)
-            case "execution_error":
-                self._told_end = HistoryEntry(self.prompt_id, error=data)
-            case "execution_success":
-                self._told_end = HistoryEntry(self.prompt_id, outputs=self._told_outputs)
-
-    async def _note_picture(self, picture: Picture) -> None:
-        node_id = picture.node_id or self._tracker.node_id
-        if node_id is None or not self._workflow.sends_pictures(node_id):
-            await self._tell(Preview(picture.data, picture.media_type))
-            return
-        self._picture_bytes += len(picture.data)
-        if self._picture_bytes > _MAX_PICTURE_BYTES:
-            raise JobFailed(
-                f"the pictures that node {node_id} sends are more than {_MAX_PICTURE_BYTES:,} bytes",
-                hint="save them on the server with SaveImage instead of sending them",
-                details={"reason": "output_too_large", "node_id": node_id, "limit_bytes": _MAX_PICTURE_BYTES},
-            )
-        self._pictures.append(Picture(picture.data, picture.media_type, node_id, self.prompt_id))
-
-    async def _tell(self, preview: Preview | None = None) -> None:
-        message = self._text or self._tracker.message or self._truth.message
-        await self._context.progress(self._tracker.fraction * RUN_SHARE, message, preview)
+    async def _tell(self) -> None:
+        listener = self._listener
+        message = listener.message or self._truth.message
+        await self._context.progress(listener.fraction * RUN_SHARE, message, listener.take_preview())
 
     async def _late_entry(self) -> HistoryEntry | None:
         """The history entry of a prompt that the socket says is over. It may come a moment later.
@@ -285,7 +212,7 @@ class PromptRun:
             entry = await self._truth.read_history()
             if entry is not None:
                 return entry
-        return None if self._gap else self._told_end
+        return self._listener.told_end
 
     # Stopping.
 
@@ -318,8 +245,3 @@ class PromptRun:
             if looks_needed:
                 await anyio.sleep(delay_s)
                 delay_s = min(1.0, delay_s * 1.5)
-
-
-def may_drop(frame: Frame) -> bool:
-    """Frames that a later one of the same kind makes up for."""
-    return isinstance(frame, str) and any(kind in frame[:40] for kind in _REPEATED)
