@@ -17,7 +17,8 @@ class JobResult:
     Attributes:
         data: what the service answered, JSON-compatible.
         artifacts: the stored outputs.
-        usage: tokens, durations, cache hits: what the attempt cost.
+        usage: tokens, durations: what the attempt cost. ``loading_ms`` (time to get ready) and ``cache_hits`` (what did not
+            have to be done again) go into the attempt's record, too.
     """
 
     data: Mapping[str, Any] = field(factory=dict)

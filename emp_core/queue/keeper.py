@@ -39,6 +39,7 @@ class Keeper:
         self._no_rescue_before = 0.0
         self._look_for_unserved_at = 0.0
         self._look_for_strays_at = 0.0
+        self._due = anyio.Event()
         self._keeps = False
         self._cursor = 0
 
@@ -46,16 +47,22 @@ class Keeper:
         """Told when nobody keeps house."""
         self._wanted.set()
 
+    def something_is_due(self) -> None:
+        """Told when something is due sooner than what was known of."""
+        self._due.set()
+
     async def run(self) -> None:
         """Keep house until cancelled."""
         while True:
             await self._wanted.wait()
+            self._due = anyio.Event()
             try:
                 pause_s = await self._round()
             except AWAY as error:
                 log.warning("housekeeping waits for redis", error=str(error))
                 pause_s = 1.0
-            await anyio.sleep(pause_s)
+            with anyio.move_on_after(pause_s):
+                await self._due.wait()
 
     async def _round(self) -> float:
         """One round; gives how long until the next."""

@@ -1,7 +1,7 @@
 """One attempt: report, process, decide. What it decided is a value; recording it is the finisher's work."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.queue.consumer import Finish
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.names import artifact_key
+from emp_core.worker.gpus import GpuUse
 from emp_core.worker.leases import Held, Leases
 
 __all__ = ["Attempts"]
@@ -55,8 +56,9 @@ class Attempts:
         """
         began = time.perf_counter()
         decided = await self._decide(connector, held, on_end)
-        record = f'{self._by},"ran_ms":{(time.perf_counter() - began) * 1000:.1f}'
+        record = f'{self._by},"ran_ms":{(time.perf_counter() - began) * 1000:.1f}{_gpu_record(held.gpu)}'
         if isinstance(decided, _Done):
+            record += _usage_record(decided.result.usage)
             return Completed(decided.result), self._completed(held, decided, record)
         return decided, self._encode(held, decided, record)
 
@@ -192,3 +194,16 @@ def _leaves(error: Exception) -> Any:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _gpu_record(use: GpuUse) -> str:
+    memory = "" if use.memory_mb is None else f',"gpu_memory_mb":{use.memory_mb}'
+    return memory if use.utilization is None else f'{memory},"gpu_utilization":{use.utilization}'
+
+
+def _usage_record(usage: Mapping[str, Any]) -> str:
+    """What a connector tells of an attempt under the names that records have."""
+    if not usage:
+        return ""
+    told = ((name, usage.get(name)) for name in ("loading_ms", "cache_hits"))
+    return "".join(f',"{name}":{value:g}' for name, value in told if isinstance(value, (int, float)))

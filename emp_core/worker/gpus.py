@@ -1,15 +1,19 @@
 """GPU facts, by NVIDIA's own library. None without a driver."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pynvml
 import structlog
-from attrs import frozen
+from attrs import define, frozen
 
-__all__ = ["Gpu", "gpus"]
+__all__ = ["Gpu", "GpuUse", "GpuWatch", "gpus"]
 
 log = structlog.get_logger("emp.gpus")
+
+_SAMPLE_EVERY_S = 1.0
 
 
 @frozen
@@ -64,3 +68,58 @@ def _asked(question: Callable[[], Any]) -> Any:
         return question()
     except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
         return None
+
+
+@define
+class GpuUse:
+    """What was seen of the GPU while a job ran."""
+
+    memory_mb: int | None = None
+    """The most that was in use."""
+    _utilization: float = 0.0
+    _samples: int = 0
+
+    def note(self, gpu: Gpu) -> None:
+        """Take a sample into account."""
+        if gpu.memory_used_mb is not None:
+            self.memory_mb = max(self.memory_mb or 0, gpu.memory_used_mb)
+        if gpu.utilization is not None:
+            self._utilization += gpu.utilization
+            self._samples += 1
+
+    @property
+    def utilization(self) -> float | None:
+        """Its mean, 0 to 100."""
+        return round(self._utilization / self._samples, 1) if self._samples else None
+
+
+class GpuWatch:
+    """Samples one GPU while jobs run.
+
+    Args:
+        index: which GPU.
+        running: what to note samples in: one for each running job.
+        read: reads the machine's GPUs.
+    """
+
+    def __init__(
+        self, index: int, running: Callable[[], Iterable[GpuUse]], *, read: Callable[[], list[Gpu]] = gpus
+    ) -> None:
+        self._index = index
+        self._running = running
+        self._read = read
+
+    async def run(self) -> None:
+        """Sample until cancelled; returns at once on a machine without such a GPU."""
+        if all(gpu.index != self._index for gpu in await anyio.to_thread.run_sync(self._read)):
+            return
+        while True:
+            await anyio.sleep(_SAMPLE_EVERY_S)
+            running = list(self._running())
+            if not running:
+                continue
+            # In a thread: a driver in trouble takes its time to answer.
+            for gpu in await anyio.to_thread.run_sync(self._read):
+                if gpu.index == self._index:
+                    for use in running:
+                        use.note(gpu)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import anyio
 import structlog
-from attrs import define
+from attrs import define, field
 
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import ClaimedJob, Consumer, Lease, Renewal
+from emp_core.worker.gpus import GpuUse
 
 __all__ = ["Held", "Leases"]
 
@@ -32,6 +33,7 @@ class Held:
     scope: anyio.CancelScope | None = None
     stopped: str = ""
     finished: bool = False
+    gpu: GpuUse = field(factory=GpuUse)
     progress: float | None = None
     message: str = ""
     service_job_id: str = ""
@@ -102,6 +104,10 @@ class Leases:
         while self._held:
             self._emptied = anyio.Event()
             await self._emptied.wait()
+
+    def running(self) -> list[Held]:
+        """What is being worked on now."""
+        return [held for held in self._held.values() if held.scope is not None]
 
     def unfinished(self) -> list[Held]:
         """What is held and has no outcome yet."""

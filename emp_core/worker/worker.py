@@ -29,6 +29,7 @@ from emp_core.storage.opening import StoreOpener, open_store
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
 from emp_core.worker.finisher import Finisher
+from emp_core.worker.gpus import GpuWatch
 from emp_core.worker.leases import Held, Leases
 from emp_core.worker.machine import machine_resources
 from emp_core.worker.mailbox import Mailbox
@@ -145,6 +146,7 @@ class Worker:
             capacity=lambda: sum(service.slots.capacity for service in self._services.values()),
             on_claim=self._claimed,
         )
+        self._gpu_watch = GpuWatch(settings.gpu_id or 0, lambda: [held.gpu for held in self._leases.running()])
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
         self._mailbox = Mailbox(url, self._consumer, self._message, self._returned)
         for binding in self._bindings:
@@ -178,7 +180,7 @@ class Worker:
                     self._group: TaskGroup = working
                     for service in self._services.values():
                         working.start_soon(service.run, name=f"emp service {service.name}")
-                    for part in (self._registrar, self._mailbox, self._keeper):
+                    for part in (self._registrar, self._mailbox, self._keeper, self._gpu_watch):
                         working.start_soon(part.run, name=f"emp {type(part).__name__.lower()}")
                     claiming = anyio.CancelScope()
                     working.start_soon(self._claim_until, claiming)
@@ -291,6 +293,8 @@ class Worker:
                 self._registrar.lane_opened(rest)
             case "gone":
                 self._registrar.lane_gone(rest)
+            case "due":
+                self._keeper.something_is_due()
             case "cancel":
                 self._group.start_soon(self._cancel, rest)
             case "drain":

@@ -349,7 +349,14 @@ if taken_count > 0 then
     redis.call('HINCRBY', customers_active_key, customer, count)
   end
 end
-redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(taken, ' '))
+local with_free_slots = {}
+for service, group in pairs(group_of) do
+  if free[group] > 0 then
+    with_free_slots[#with_free_slots + 1] = service
+  end
+end
+redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(taken, ' '),
+  'free', ' ' .. table.concat(with_free_slots, ' ') .. ' ', 'allow', allow, 'deny', deny)
 redis.call('PEXPIRE', mine .. ':claim', 60000)
 
 local left = redis.call('ZCARD', pending_key)

@@ -35,11 +35,9 @@ for i = 1, tonumber(count) do
     renewed[#renewed + 1] = id
     if progress ~= '' then
       redis.call('HSET', job, 'progress', progress)
-    end
-    if message ~= '' then
-      redis.call('HSET', job, 'message', message)
-    end
-    if progress ~= '' then
+      if message ~= '' then
+        redis.call('HSET', job, 'message', message)
+      end
       if f[4] then
         local told = message ~= '' and (',"message":' .. cjson.encode(message)) or ''
         redis.call('PUBLISH', prefix .. 'events:' .. id,

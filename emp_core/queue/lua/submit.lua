@@ -59,11 +59,11 @@ for _ = 1, tonumber(count) do
       redis.call('SET', prefix .. 'idem:' .. idempotency_key, id, 'PX', keep_idempotency_ms)
     end
     if deadline_at ~= '' then
-      redis.call('ZADD', deadlines_key, deadline_at, id)
+      put_due(deadlines_key, deadline_at, id)
     end
     emit(id, 'submitted', now, ',"status":"' .. status .. '"', false)
     if later then
-      redis.call('ZADD', scheduled_key, start_at, id)
+      put_due(scheduled_key, start_at, id)
     else
       enter_line(id, lane, customer, arrival)
     end

@@ -1,8 +1,9 @@
 --- Messages to workers, and waking the one that can start a job soonest.
---- keys: workers idle
+--- keys: workers idle keeper
 --- argv: prefix
 
 local INBOX_TTL_MS = 60000
+local UNFIT_MAX = 16
 
 local function tell(worker, message)
   local inbox = prefix .. 'worker:' .. worker .. ':inbox'
@@ -16,6 +17,17 @@ local function alive(worker, now)
   return ends and tonumber(ends) > now
 end
 
+-- Puts a job into an index of what is due, and tells the keeper if nothing is due sooner: it sleeps until what it knew of.
+local function put_due(index, due, id)
+  redis.call('ZADD', index, due, id)
+  if redis.call('ZRANGE', index, 0, 0)[1] == id then
+    local keeper = redis.call('GET', keeper_key)
+    if keeper then
+      tell(keeper, 'due')
+    end
+  end
+end
+
 local function wake_this(worker, now)
   redis.call('ZREM', idle_key, worker)
   if not alive(worker, now) then
@@ -25,10 +37,33 @@ local function wake_this(worker, now)
   return true
 end
 
--- Wakes the idle worker with the smallest penalty for the lane. Scans from the smaller side, in windows.
-local function wake(lane, now)
+-- Whether a worker could begin a job of this service and customer now: it said so when it claimed last. A worker that
+-- could not would be woken in vain, and the one that could would not be woken.
+local function fit(worker, service, customer)
+  local said = redis.call('HMGET', prefix .. 'worker:' .. worker .. ':claim', 'free', 'allow', 'deny')
+  if said[1] and not string.find(said[1], ' ' .. service .. ' ', 1, true) then
+    return false
+  end
+  local function names(list)
+    for _, name in ipairs(cjson.decode(list)) do
+      if name == customer then
+        return true
+      end
+    end
+    return false
+  end
+  if not customer then
+    return true
+  end
+  return (not said[2] or said[2] == '' or names(said[2])) and (not said[3] or said[3] == '' or not names(said[3]))
+end
+
+-- Wakes the idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody).
+-- Scans from the smaller side, in windows.
+local function wake(lane, now, customer)
+  local service, unfit, unfit_count = string.match(lane, '^[^@]+'), {}, 0
   local serving = prefix .. 'lane:' .. lane .. ':workers'
-  while true do
+  while unfit_count < UNFIT_MAX do
     local idle, able = redis.call('ZCARD', idle_key), redis.call('ZCARD', serving)
     if idle == 0 or able == 0 then
       return false
@@ -46,7 +81,7 @@ local function wake(lane, now)
       end
       local found = redis.call('ZMSCORE', large, unpack(names))
       for i, name in ipairs(names) do
-        if found[i] then
+        if found[i] and not unfit[name] then
           local penalty = tonumber(small == serving and window[2 * i] or found[i])
           if not best or penalty < best_penalty then
             best, best_penalty = name, penalty
@@ -61,8 +96,11 @@ local function wake(lane, now)
     if not best then
       return false
     end
-    if wake_this(best, now) then
+    if not fit(best, service, customer) then
+      unfit[best], unfit_count = true, unfit_count + 1
+    elseif wake_this(best, now) then
       return true
     end
   end
+  return false
 end

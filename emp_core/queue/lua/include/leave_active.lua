@@ -50,11 +50,11 @@ local function put_back(id, facts, delay_us, now)
   local job = prefix .. 'jobs:' .. id
   if facts.deadline > 0 then
     -- The sweep took it out of the index if it passed while the job was active.
-    redis.call('ZADD', deadlines_key, us(facts.deadline), id)
+    put_due(deadlines_key, us(facts.deadline), id)
   end
   if delay_us > 0 then
     redis.call('HSET', job, 'status', 'scheduled', 'due_at', us(now + delay_us))
-    redis.call('ZADD', scheduled_key, us(now + delay_us), id)
+    put_due(scheduled_key, us(now + delay_us), id)
     return 'scheduled'
   end
   open_lane(facts.lane, facts.requirement, now)

@@ -78,20 +78,19 @@ local function write_lines(now)
   end
   redis.call('ZADD', pending_key, unpack(entering_pending))
   for lane, customers in pairs(entering) do
-    local jobs = 0
     for customer, line in pairs(customers) do
-      jobs = jobs + #line / 2
+      local jobs = #line / 2
       redis.call('ZADD', line_of(lane, customer), unpack(line))
       local parked = prefix .. 'parked:' .. customer
       local turn = redis.call('HGET', parked, lane)
       if not turn then
         take_turn(lane, customer, line.first)
+        while jobs > 0 and wake(lane, now, customer) do
+          jobs = jobs - 1
+        end
       elseif line.first < tonumber(turn) then
         redis.call('HSET', parked, lane, us(line.first))
       end
-    end
-    while jobs > 0 and wake(lane, now) do
-      jobs = jobs - 1
     end
   end
   entering, entering_pending = {}, {}
@@ -129,6 +128,6 @@ local function unpark(customer, now)
   redis.call('DEL', parked)
   for i = 1, #turns, 2 do
     take_turn(turns[i], customer, tonumber(turns[i + 1]))
-    wake(turns[i], now)
+    wake(turns[i], now, customer)
   end
 end
