@@ -52,10 +52,14 @@ class SocketClient:
 class RecordedSession:
     """One run through a recording. ``differences`` collects what was not as recorded."""
 
-    def __init__(self, recording: Recording, *, sampled: bool = False) -> None:
-        """``sampled``: only some of many runs were kept, so numbers of prompts and files, and moments, are chance."""
+    def __init__(self, recording: Recording, *, sampled: bool = False, patience_s: float = 2.0) -> None:
+        """``sampled``: only some of many runs were kept, so numbers of prompts and files, and moments, are chance.
+
+        ``patience_s`` is how long a frame is waited for when nothing is left that could cause it.
+        """
         self.recording = recording
         self.sampled = sampled
+        self._patience_s = patience_s
         self.time = SteppedTime()
         self.names: dict[str, str] = {}
         self.clients: dict[str, SocketClient] = {}
@@ -198,7 +202,7 @@ class RecordedSession:
                 message = await client.socket.receive(timeout=0.004)
             except TimeoutError:
                 if not self.time.advance():
-                    message = await client.socket.receive(timeout=2)
+                    message = await client.socket.receive(timeout=self._patience_s)
                 else:
                     continue
             return message

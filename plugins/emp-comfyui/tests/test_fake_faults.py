@@ -43,14 +43,14 @@ async def test_a_restarted_server_has_its_files_and_nothing_else() -> None:
 
 
 async def test_a_server_may_die_between_taking_a_prompt_and_answering() -> None:
-    async with FakeComfyUI(faults=Faults(http=[HttpFault("/prompt", "die", method="POST")])) as server:
-        async with httpx.AsyncClient(base_url=server.url) as plain:
-            with pytest.raises(httpx.TransportError):
-                await plain.post("/prompt", json={"prompt": one_image()})
-            await server.until(lambda: not server.alive)
-            assert len(server.prompts) == 1
-            await server.restart()
-            assert (await plain.get("/history")).json() == {}
+    async with FakeComfyUI() as server, httpx.AsyncClient(base_url=server.url) as plain:
+        server.fail(HttpFault("/prompt", "die", method="POST"))
+        with pytest.raises(httpx.TransportError):
+            await plain.post("/prompt", json={"prompt": one_image()})
+        await server.until(lambda: not server.alive)
+        assert len(server.prompts) == 1
+        await server.restart()
+        assert (await plain.get("/history")).json() == {}
 
 
 async def test_a_lost_answer_leaves_the_prompt_in_the_server() -> None:

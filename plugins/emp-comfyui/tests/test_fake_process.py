@@ -11,7 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from emp_comfyui.testing import png
+from emp_comfyui.testing.__main__ import main
 
 from .fake_client import text_to_image
 
@@ -82,29 +84,34 @@ def test_a_killed_process_comes_back_on_its_port_with_its_files(tmp_path: Path) 
         assert httpx.get(f"{url}/view?filename=ComfyUI_00001_.png").status_code == 200
 
 
+def said(*options: str) -> tuple[int, str]:
+    done = CliRunner().invoke(main, options)
+    return done.exit_code, done.output
+
+
 def test_a_taken_port_is_told_with_advice() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        command = [*COMMAND, "--port", str(taken.getsockname()[1])]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 1
-    assert "cannot listen on 127.0.0.1" in done.stderr
-    assert "Choose another --port" in done.stderr
+        code, output = said("--port", str(taken.getsockname()[1]))
+    assert code == 1
+    assert "cannot listen on 127.0.0.1" in output
+    assert "Choose another --port" in output
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
         (["--version", "new"], "is no ComfyUI version"),
         (["--model", "loose.safetensors"], "checkpoints/mine.safetensors"),
         (["--port", "70000"], "70000"),
     ],
 )
-def test_wrong_options_are_told(options: list[str], said: str) -> None:
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 2
-    assert said in done.stderr
+def test_wrong_options_are_told(options: list[str], words: str) -> None:
+    code, output = said(*options)
+    assert code == 2
+    assert words in output
 
 
 def test_the_help_has_examples() -> None:
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=20, check=True)
-    assert "python -m emp_comfyui.testing --port 0 --step-delay 0.2" in done.stdout
+    code, output = said("--help")
+    assert code == 0
+    assert "python -m emp_comfyui.testing --port 0 --step-delay 0.2" in output

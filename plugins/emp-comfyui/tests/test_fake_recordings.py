@@ -24,7 +24,7 @@ async def test_the_fake_answers_like_the_recorded_server(path: Path) -> None:
 
 
 async def test_a_fake_that_differs_would_be_found_out() -> None:
-    session = RecordedSession(Recording.load(RECORDINGS / "01_single_image.json"))
+    session = RecordedSession(Recording.load(RECORDINGS / "01_single_image.json"), patience_s=0.1)
 
     def spoil(server: FakeComfyUI) -> None:
         server.faults = Faults(drop_frames={"executed"})

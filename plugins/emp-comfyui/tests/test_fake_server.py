@@ -83,6 +83,16 @@ async def test_a_picture_that_is_not_decoded_keeps_its_size() -> None:
         assert [upload.name for upload in server.uploads] == ["photo.jpg"]
 
 
+@pytest.mark.parametrize("name", ["../output/secret.png", "/etc/hostname", "../output/secret.png [temp]"])
+async def test_an_input_that_leads_out_of_its_folder_is_not_there(name: str) -> None:
+    async with FakeComfyUI() as server, watching(server.url) as client:
+        (server.folders.path("output") / "secret.png").write_bytes(pictures.solid(8, 8, (1, 2, 3)).as_png())
+        graph = one_image()
+        graph["1"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+        refused = await client.submit(graph)
+        assert refused["node_errors"]["1"]["errors"][0]["type"] == "custom_validation_failed"
+
+
 async def test_a_mask_upload_becomes_the_alpha_of_its_image() -> None:
     async with FakeComfyUI() as server, watching(server.url) as client:
         folder = server.folders.path("input")

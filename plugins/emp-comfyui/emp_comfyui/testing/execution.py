@@ -1,6 +1,5 @@
 """Running one prompt: its nodes in order, the frames they cause, and the entry it leaves in the history."""
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,7 +8,7 @@ import attrs
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from emp_comfyui.testing import binary_frames
+from emp_comfyui.testing.announcements import Announcer
 from emp_comfyui.testing.execution_cache import ExecutionCache, Kept
 from emp_comfyui.testing.execution_order import ExecutionOrder, is_link
 from emp_comfyui.testing.faults import Faults
@@ -18,19 +17,15 @@ from emp_comfyui.testing.node_class import (
     Blocked,
     NodeCall,
     NodeClass,
-    NodeFailure,
     NodeRegistry,
     Result,
     Site,
     out_of_memory,
 )
-from emp_comfyui.testing.pictures import Picture, as_tensor_text
-from emp_comfyui.testing.progress import NodeIds, PromptProgress
+from emp_comfyui.testing.progress import NodeIds
 from emp_comfyui.testing.prompt_queue import Item
-from emp_comfyui.testing.sockets import Preview, SocketHub
+from emp_comfyui.testing.sockets import SocketHub
 from emp_comfyui.testing.versions import Capabilities
-
-_TRACEBACK = ['  File "ComfyUI/execution.py", line 496, in execute\n', '  File "ComfyUI/nodes.py", line 1, in run\n']
 
 
 class Interrupted(Exception):
@@ -80,8 +75,7 @@ class PromptRun:
         self._client_id: str | None = None if client_id is None else str(client_id)
         self._graph: dict[str, Mapping[str, Any]] = dict(self._prompt)
         self._ids = {node_id: NodeIds(node_id, node_id, None, node_id) for node_id in self._graph}
-        self._progress = PromptProgress(self._prompt_id)
-        self._messages: list[list[Any]] = []
+        self._tell = Announcer(tools.hub, tools.capabilities, self._prompt_id, self._client_id)
         self._executed: list[str] = []
         self._expanded: dict[str, list[tuple[Any, ...]]] = {}
         self._results: dict[str, Sequence[Result] | _Failed] = {}
@@ -93,11 +87,11 @@ class PromptRun:
         """Run the prompt to its end; returns ``outputs``, ``status`` and ``meta`` of the history entry."""
         self._tools.hub.current_client_id = self._client_id
         self._tools.interrupts.requested = False
-        self._tell("execution_start", {})
-        self._tell("execution_cached", {"nodes": [each for each in self._prompt if self._is_kept(each)]})
+        self._tell.message("execution_start", {})
+        self._tell.message("execution_cached", {"nodes": [each for each in self._prompt if self._is_kept(each)]})
         failed = await self._run_nodes()
         if failed is None:
-            self._tell("execution_success", {})
+            self._tell.message("execution_success", {})
         else:
             self._tell_failure(failed)
         self._tools.hub.current_node_id = None
@@ -120,8 +114,8 @@ class PromptRun:
     async def _execute(self, node_id: str, beside: TaskGroup) -> Step:
         kept = self._cache.get(node_id)
         if kept is not None:
-            self._tell_executed(node_id, kept.ui)
-            self._finish(node_id)
+            self._tell.executed(self._ids[node_id], kept.ui, self._tools.faults())
+            self._tell.finish(self._ids[node_id])
             return "done"
         if node_id in self._expanded:
             return self._complete(node_id, self._expanded.pop(node_id), None)
@@ -137,10 +131,7 @@ class PromptRun:
     async def _begin(self, node_id: str, beside: TaskGroup) -> Sequence[Result] | _Failed | None:
         """Start a node; None if it goes on beside the others."""
         ids = self._ids[node_id]
-        self._progress.start(ids)
-        self._tell_state()
-        self._tools.hub.current_node_id = ids.display
-        self._tell_own("executing", {"node": node_id, "display_node": ids.display})
+        self._tell.begin(ids)
         node_class = self._class_of(node_id)
         inputs = self._inputs_of(node_id, node_class)
         if node_class.asynchronous:
@@ -177,7 +168,7 @@ class PromptRun:
     async def _run_once(self, node_id: str, node_class: NodeClass, inputs: dict[str, Any]) -> Result:
         blocked = next((value for value in inputs.values() if isinstance(value, Blocked)), None)
         if blocked is not None:
-            self._tell_blocked(node_id, node_class, blocked)
+            self._tell.blocked(node_id, node_class.name, self._executed, blocked)
             return Result(outputs=tuple(Blocked() for _ in node_class.outputs))
         call = NodeCall(
             node_id, node_class.name, self._prompt_id, inputs, self._shown, self._extra_data, self._tools.site, self
@@ -189,10 +180,8 @@ class PromptRun:
 
     def _conclude(self, node_id: str, results: Sequence[Result]) -> Step:
         ui = _merged_ui([result.ui for result in results if result.ui])
-        if self._tools.faults().no_outputs:
-            ui = {}
         if ui:
-            self._tell_executed(node_id, ui)
+            self._tell.executed(self._ids[node_id], ui, self._tools.faults())
         if not any(result.expand for result in results):
             return self._complete(node_id, self._values(node_id, results), ui)
         self._expand(node_id, results)
@@ -236,7 +225,7 @@ class PromptRun:
         meta = self._ids[node_id].meta() if ui else None
         self._cache.put(node_id, Kept(outputs, ui or None, meta))
         self._executed.append(node_id)
-        self._finish(node_id)
+        self._tell.finish(self._ids[node_id])
         return "done"
 
     def _resolved(self, value: Any) -> tuple[Any, ...]:
@@ -293,23 +282,7 @@ class PromptRun:
         await self._tools.sleep(seconds)
         await self._tools.holds.pass_step(node_id, self._class_of(node_id).name, value)
         self._stop_if_interrupted()
-        self._progress.update(node_id, value, maximum)
-        self._tell_state()
-        hub, metadata = self._tools.hub, None
-        if preview is not None and hub.takes_metadata(self._client_id):
-            ids = self._ids[node_id]
-            metadata = {
-                "node_id": node_id,
-                "prompt_id": self._prompt_id,
-                "display_node_id": ids.display,
-                "parent_node_id": ids.parent,
-                "real_node_id": ids.real,
-            }
-            hub.announce_preview(Preview(*preview, metadata), self._client_id)
-        data = {"value": value, "max": maximum, "prompt_id": self._prompt_id, "node": node_id}
-        hub.announce("progress", data, self._client_id)
-        if preview is not None and metadata is None:
-            hub.announce_preview(Preview(*preview, None), self._client_id)
+        self._tell.step(self._ids[node_id], value, maximum, preview)
 
     async def sleep(self, node_id: str, seconds: float) -> None:
         """Let time pass; nothing is reported and no interrupt is noticed."""
@@ -318,72 +291,23 @@ class PromptRun:
 
     def text(self, node_id: str, message: str, *, to_everybody: bool) -> None:
         """Send progress text."""
-        if self._tools.capabilities.progress_text:
-            frame = binary_frames.text(node_id, message)
-            self._tools.hub.announce_bytes(frame, None if to_everybody else self._client_id)
+        self._tell.text(node_id, message, to_everybody=to_everybody)
 
     def send(self, kind: str, data: Mapping[str, Any], *, to_everybody: bool) -> None:
         """Send a text frame of any type."""
-        self._tools.hub.announce(kind, data, None if to_everybody else self._client_id)
-
-    # Frames.
-
-    def _tell(self, kind: str, data: Mapping[str, Any], *, to_everybody: bool = False) -> None:
-        """Send a message that the history keeps as well."""
-        full = {**data, "prompt_id": self._prompt_id, "timestamp": int(time.time() * 1000)}
-        self._messages.append([kind, full])
-        if self._client_id is not None or to_everybody:
-            self._tools.hub.announce(kind, full, self._client_id)
-
-    def _tell_own(self, kind: str, data: Mapping[str, Any]) -> None:
-        if self._client_id is not None:
-            self._tools.hub.announce(kind, {**data, "prompt_id": self._prompt_id}, self._client_id)
-
-    def _tell_executed(self, node_id: str, ui: Mapping[str, Any] | None) -> None:
-        self._tell_own("executed", {"node": node_id, "display_node": self._ids[node_id].display, "output": ui})
-
-    def _tell_state(self) -> None:
-        if self._tools.capabilities.progress_state:
-            self._tools.hub.announce("progress_state", self._progress.described(), self._client_id)
-
-    def _finish(self, node_id: str) -> None:
-        self._progress.finish(self._ids[node_id])
-        self._tell_state()
-
-    def _tell_blocked(self, node_id: str, node_class: NodeClass, blocked: Blocked) -> None:
-        if blocked.message is None:
-            return
-        data = {
-            "prompt_id": self._prompt_id,
-            "node_id": node_id,
-            "node_type": node_class.name,
-            "executed": list(self._executed),
-            "exception_message": f"Execution Blocked: {blocked.message}",
-            "exception_type": "ExecutionBlocked",
-            "traceback": [],
-            "current_inputs": [],
-            "current_outputs": [],
-        }
-        self._tools.hub.announce("execution_error", data, self._client_id)
+        self._tell.custom(kind, data, to_everybody=to_everybody)
 
     def _tell_failure(self, failed: _Failed) -> None:
         real = self._ids[failed.node_id].real
-        data: dict[str, Any] = {
+        where = {
             "node_id": real,
             "node_type": self._graph[real]["class_type"],
             "executed": list(self._executed),
         }
         if isinstance(failed.error, Interrupted):
-            self._tell("execution_interrupted", data, to_everybody=True)
-            return
-        data.update(
-            exception_message=_message_of(failed.error),
-            exception_type=_type_of(failed.error),
-            traceback=list(_TRACEBACK),
-            current_inputs={name: [_printed(each) for each in values] for name, values in failed.inputs.items()},
-            current_outputs=list(self._graph),
-        )
-        self._tell("execution_error", data)
+            self._tell.interrupted(where)
+        else:
+            self._tell.failed(where, failed.error, failed.inputs, list(self._graph))
 
     def _history_entry(self, *, success: bool) -> dict[str, Any]:
         outputs, meta = {}, {}
@@ -391,7 +315,11 @@ class PromptRun:
             kept = self._cache.get(node_id)
             if kept is not None and kept.ui is not None and not self._tools.faults().no_outputs:
                 outputs[node_id], meta[node_id] = kept.ui, kept.meta
-        status = {"status_str": "success" if success else "error", "completed": success, "messages": self._messages}
+        status = {
+            "status_str": "success" if success else "error",
+            "completed": success,
+            "messages": self._tell.messages,
+        }
         return {"outputs": outputs, "status": status, "meta": meta}
 
 
@@ -403,22 +331,3 @@ def _merged_ui(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not parts:
         return {}
     return {key: [each for part in parts for each in part.get(key, ())] for key in parts[0]}
-
-
-def _message_of(error: Exception) -> str:
-    return str(error) if _type_of(error) == "torch.OutOfMemoryError" else f"{error}\n"
-
-
-def _type_of(error: Exception) -> str:
-    if isinstance(error, NodeFailure):
-        return error.exception_type
-    kind = type(error)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _printed(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, tuple) and value and isinstance(value[0], Picture):
-        return as_tensor_text(value)
-    return str(value)

@@ -69,12 +69,17 @@ class Folders:
         file_name = f"{name}_{max(taken, default=0) + 1:05}_.{extension}"
         return folder / file_name, {"filename": file_name, "subfolder": subfolder, "type": kind}
 
-    def annotated(self, name: str, default: str = "input") -> Path:
-        """The path of an input value such as ``job/up.png`` or ``up.png [temp]``."""
-        for kind in KINDS:
-            if name.endswith(f" [{kind}]"):
-                return self._paths[kind] / name.removesuffix(f" [{kind}]")
-        return self._paths[default] / name
+    def annotated(self, name: object) -> Path | None:
+        """The file that an input value such as ``job/up.png`` or ``up.png [temp]`` names.
+
+        None if there is no such file, or the name leads out of its folder.
+        """
+        if not isinstance(name, str):
+            return None
+        kind = next((each for each in KINDS if name.endswith(f" [{each}]")), None)
+        base = self._paths[kind or "input"].resolve()
+        path = (base / (name.removesuffix(f" [{kind}]") if kind else name)).resolve()
+        return path if path.is_relative_to(base) and path.is_file() else None
 
     def inside(self, kind: str, subfolder: str) -> Path | None:
         """The folder ``subfolder`` of a kind; None if it leads out."""

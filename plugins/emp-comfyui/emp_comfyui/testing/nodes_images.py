@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -37,7 +36,7 @@ async def _empty_image(call: NodeCall) -> tuple[Batch]:
 
 
 async def _load_image(call: NodeCall) -> tuple[Batch, Mask]:
-    picture = _read_picture(call.site.folders.annotated(call["image"]))
+    picture = _read_picture(call)
     # ComfyUI's mask is what is transparent; without an alpha plane it is 64 x 64 of nothing.
     mask = Mask(64, 64, bytes(64 * 64))
     if picture.alpha is not None:
@@ -46,7 +45,7 @@ async def _load_image(call: NodeCall) -> tuple[Batch, Mask]:
 
 
 async def _load_image_mask(call: NodeCall) -> tuple[Mask]:
-    picture = _read_picture(call.site.folders.annotated(call["image"]))
+    picture = _read_picture(call)
     plane = {"red": 0, "green": 1, "blue": 2}.get(call["channel"])
     if plane is not None:
         return (Mask(picture.width, picture.height, picture.rgb[plane::3]),)
@@ -54,8 +53,11 @@ async def _load_image_mask(call: NodeCall) -> tuple[Mask]:
     return (Mask(picture.width, picture.height, bytes(255 - level for level in alpha)),)
 
 
-def _read_picture(path: Path) -> Picture:
+def _read_picture(call: NodeCall) -> Picture:
     """The picture in a file. Kinds that only their header is read of become a painting of the same size."""
+    path = call.site.folders.annotated(call["image"])
+    if path is None:
+        raise FileNotFoundError(f"[Errno 2] No such file or directory: '{call['image']}'")
     data = path.read_bytes()
     try:
         return pictures.from_png(data)
@@ -68,16 +70,15 @@ def _read_picture(path: Path) -> Picture:
 
 def _is_there(inputs: Mapping[str, Any], site: Site) -> Mapping[str, str]:
     name = inputs.get("image")
-    if isinstance(name, str) and not site.folders.annotated(name).is_file():
+    if isinstance(name, str) and site.folders.annotated(name) is None:
         return {"image": f"Invalid image file: {name}"}
     return {}
 
 
 def file_fingerprint(inputs: Mapping[str, Any], site: Site) -> str:
     """A digest of the file that ``image`` or ``audio`` names, so that changed bytes are noticed."""
-    name = inputs.get("image", inputs.get("audio"))
-    path = site.folders.annotated(name) if isinstance(name, str) else None
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else "missing"
+    path = site.folders.annotated(inputs.get("image", inputs.get("audio")))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else "missing"
 
 
 async def _save_image(call: NodeCall) -> Result:

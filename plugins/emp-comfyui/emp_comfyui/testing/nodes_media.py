@@ -48,8 +48,10 @@ async def _empty_audio(call: NodeCall) -> tuple[Sound]:
 
 
 async def _load_audio(call: NodeCall) -> tuple[Sound]:
-    size = call.site.folders.annotated(call["audio"]).stat().st_size
-    return (Sound(max(0.1, size / 16_000), 44100, 2),)
+    path = call.site.folders.annotated(call["audio"])
+    if path is None:
+        raise FileNotFoundError(f"[Errno 2] No such file or directory: '{call['audio']}'")
+    return (Sound(max(0.1, path.stat().st_size / 16_000), 44100, 2),)
 
 
 async def _save_flac(call: NodeCall) -> Result:

@@ -134,8 +134,7 @@ class FakeComfyUI:
         try:
             await self._begin_life()
         except BaseException as error:
-            self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(type(error), error, error.__traceback__)
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -229,8 +228,12 @@ class FakeComfyUI:
 
     async def _listen(self, runner: web.AppRunner) -> None:
         listening = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((self.host, self.port))
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self.host, self.port))
+        except OSError:
+            listening.close()
+            raise
         self.port = listening.getsockname()[1]
         loop = asyncio.get_running_loop()
         assert runner.server is not None  # noqa: S101 - it is there after setup
