@@ -1,4 +1,4 @@
-"""Stock nodes that make, load, change and save pictures."""
+"""Stock nodes that make, load and save pictures."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from emp_comfyui.testing.pictures import Picture
 SIDE = 16384
 SAVED_WITH = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 IMAGE = Input("IMAGE")
+IMAGE_OUT = ("IMAGE",)
 
 
 def side(minimum: int = 1) -> Input:
@@ -107,99 +108,16 @@ async def _save_over_socket(call: NodeCall) -> None:
         await call.step(number, len(batch), (each.as_png(), "image/png"))
 
 
-async def _invert(call: NodeCall) -> tuple[Batch]:
-    return (tuple(pictures.inverted(each) for each in call["image"]),)
-
-
-async def _scale(call: NodeCall) -> tuple[Batch]:
-    return (tuple(_fitted(each, call["width"], call["height"], call["crop"]) for each in call["image"]),)
-
-
-def _fitted(picture: Picture, width: int, height: int, crop: str) -> Picture:
-    # A side of 0 follows the other one, keeping the proportions.
-    if not width and not height:
-        return picture
-    width = width or max(1, round(picture.width * height / picture.height))
-    height = height or max(1, round(picture.height * width / picture.width))
-    if crop == "center":
-        wide, high = picture.width * height, picture.height * width
-        if wide > high:
-            kept = max(1, high // height)
-            picture = pictures.cropped(picture, (picture.width - kept) // 2, 0, kept, picture.height)
-        elif high > wide:
-            kept = max(1, wide // width)
-            picture = pictures.cropped(picture, 0, (picture.height - kept) // 2, picture.width, kept)
-    return pictures.scaled(picture, width, height)
-
-
-async def _resize_and_pad(call: NodeCall) -> tuple[Batch]:
-    width, height = int(call["target_width"]), int(call["target_height"])
-    return (tuple(pictures.scaled(each, width, height) for each in call["image"]),)
-
-
-async def _crop(call: NodeCall) -> tuple[Batch]:
-    box = (call["x"], call["y"], call["width"], call["height"])
-    return (tuple(pictures.cropped(each, *box) for each in call["image"]),)
-
-
-async def _batch(call: NodeCall) -> tuple[Batch]:
-    first: Batch = call["image1"]
-    second: Batch = call["image2"]
-    return (first + tuple(pictures.scaled(each, first[0].width, first[0].height) for each in second),)
-
-
-async def _stitch(call: NodeCall) -> tuple[Batch]:
-    first: Batch = call["image1"]
-    second: Batch | None = call.inputs.get("image2")
-    if second is None:
-        return (first,)
-    gap = int(call["spacing_width"])
-    colour = _GAP_COLOURS[call["spacing_color"]]
-    pairs = zip(first, second, strict=False)
-    return (tuple(pictures.stitched(one, other, call["direction"], gap, colour) for one, other in pairs),)
-
-
-async def _blend(call: NodeCall) -> tuple[Batch]:
-    mix = pictures.multiplied if call["blend_mode"] == "multiply" else pictures.blended
-    pairs = zip(call["image1"], call["image2"], strict=False)
-    return (tuple(mix(one, other, call["blend_factor"]) for one, other in pairs),)
-
-
-async def _add_noise(call: NodeCall) -> tuple[Batch]:
-    seed = int(call["seed"])
-    return (tuple(pictures.noisy(each, seed + place, call["strength"]) for place, each in enumerate(call["image"])),)
-
-
-async def _mask_to_image(call: NodeCall) -> tuple[Batch]:
-    mask: Mask = call["mask"]
-    return ((pictures.grey(mask.width, mask.height, mask.levels),),)
-
-
 async def _solid_mask(call: NodeCall) -> tuple[Mask]:
     width, height = int(call["width"]), int(call["height"])
     return (Mask(width, height, bytes([round(255 * call["value"])]) * (width * height)),)
 
 
-async def _image_size(call: NodeCall) -> tuple[int, int, int]:
-    batch: Batch = call["image"]
-    width, height = batch[0].width, batch[0].height
-    call.progress_text(f"width: {width}, height: {height}\n batch size: {len(batch)}")
-    return width, height, len(batch)
-
-
 _LOADED = Input((), {"image_upload": True}, image_files)
-_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
-_IMAGE_OUT = ("IMAGE",)
-_GAP_COLOURS = {
-    "white": (255, 255, 255),
-    "black": (0, 0, 0),
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-}
 
 
-def _more(display_name: str, category: str, module: str = "nodes", **others: object) -> dict[str, object]:
+def about(display_name: str, category: str, module: str = "nodes", **others: object) -> dict[str, object]:
+    """What ``/object_info`` says of a class beside its inputs and outputs."""
     return {"display_name": display_name, "category": category, "python_module": module, **others}
 
 
@@ -213,8 +131,8 @@ CLASSES = (
             "batch_size": Input("INT", {"default": 1, "min": 1, "max": 4096}),
             "color": Input("INT", {"default": 0, "min": 0, "max": 0xFFFFFF, "step": 1, "display": "color"}),
         },
-        outputs=_IMAGE_OUT,
-        more=_more("EmptyImage", "image"),
+        outputs=IMAGE_OUT,
+        more=about("EmptyImage", "image"),
     ),
     NodeClass(
         "LoadImage",
@@ -224,7 +142,7 @@ CLASSES = (
         validate=_is_there,
         validates=frozenset({"image"}),
         fingerprint=file_fingerprint,
-        more=_more("Load Image", "image"),
+        more=about("Load Image", "image"),
     ),
     NodeClass(
         "LoadImageMask",
@@ -234,28 +152,28 @@ CLASSES = (
         validate=_is_there,
         validates=frozenset({"image"}),
         fingerprint=file_fingerprint,
-        more=_more("Load Image (as Mask)", "mask"),
+        more=about("Load Image (as Mask)", "mask"),
     ),
     NodeClass(
         "SaveImage",
         _save_image,
         inputs={"images": Input("IMAGE", {}), "filename_prefix": Input("STRING", {"default": "ComfyUI"})},
         output_node=True,
-        more=_more("Save Image", "image", hidden=SAVED_WITH),
+        more=about("Save Image", "image", hidden=SAVED_WITH),
     ),
     NodeClass(
         "PreviewImage",
         _preview_image,
         inputs={"images": IMAGE},
         output_node=True,
-        more=_more("Preview Image", "image", hidden=SAVED_WITH),
+        more=about("Preview Image", "image", hidden=SAVED_WITH),
     ),
     NodeClass(
         "MaskPreview",
         _preview_mask,
         inputs={"mask": Input("MASK")},
         output_node=True,
-        more=_more("Preview Mask", "mask", "comfy_extras.nodes_mask", hidden=SAVED_WITH),
+        more=about("Preview Mask", "mask", "comfy_extras.nodes_mask", hidden=SAVED_WITH),
     ),
     NodeClass(
         "SaveImageWebsocket",
@@ -263,92 +181,7 @@ CLASSES = (
         inputs={"images": IMAGE},
         output_node=True,
         never_cached=True,
-        more=_more("SaveImageWebsocket", "api/image", "custom_nodes.websocket_image_save"),
-    ),
-    NodeClass("ImageInvert", _invert, inputs={"image": IMAGE}, outputs=_IMAGE_OUT, more=_more("Invert Image", "image")),
-    NodeClass(
-        "ImageScale",
-        _scale,
-        inputs={
-            "image": IMAGE,
-            "upscale_method": Input(_METHODS),
-            "width": side(0),
-            "height": side(0),
-            "crop": Input(("disabled", "center")),
-        },
-        outputs=_IMAGE_OUT,
-        more=_more("Upscale Image", "image/upscaling"),
-    ),
-    NodeClass(
-        "ResizeAndPadImage",
-        _resize_and_pad,
-        inputs={
-            "image": IMAGE,
-            "target_width": side(),
-            "target_height": side(),
-            "padding_color": Input(("white", "black")),
-            "interpolation": Input(("area", "bicubic", "nearest-exact", "bilinear", "lanczos")),
-        },
-        outputs=_IMAGE_OUT,
-        more=_more("ResizeAndPadImage", "image/transform", "comfy_extras.nodes_images"),
-    ),
-    NodeClass(
-        "ImageCrop",
-        _crop,
-        inputs={"image": IMAGE, "width": side(), "height": side(), "x": side(0), "y": side(0)},
-        outputs=_IMAGE_OUT,
-        more=_more("Image Crop", "image/transform", "comfy_extras.nodes_images"),
-    ),
-    NodeClass(
-        "ImageBatch",
-        _batch,
-        inputs={"image1": IMAGE, "image2": IMAGE},
-        outputs=_IMAGE_OUT,
-        more=_more("Batch Images", "image"),
-    ),
-    NodeClass(
-        "ImageBlend",
-        _blend,
-        inputs={
-            "image1": IMAGE,
-            "image2": IMAGE,
-            "blend_factor": Input("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01}),
-            "blend_mode": Input(("normal", "multiply", "screen", "overlay", "soft_light", "difference")),
-        },
-        outputs=_IMAGE_OUT,
-        more=_more("Image Blend", "image/postprocessing", "comfy_extras.nodes_post_processing"),
-    ),
-    NodeClass(
-        "ImageStitch",
-        _stitch,
-        inputs={
-            "image1": IMAGE,
-            "direction": Input(("right", "down", "left", "up"), {"default": "right"}),
-            "match_image_size": Input("BOOLEAN", {"default": True}),
-            "spacing_width": Input("INT", {"default": 0, "min": 0, "max": 1024, "step": 2}),
-            "spacing_color": Input(tuple(_GAP_COLOURS), {"default": "white"}),
-        },
-        optional={"image2": IMAGE},
-        outputs=_IMAGE_OUT,
-        more=_more("Image Stitch", "image/transform", "comfy_extras.nodes_images"),
-    ),
-    NodeClass(
-        "ImageAddNoise",
-        _add_noise,
-        inputs={
-            "image": IMAGE,
-            "seed": Input("INT", {"default": 0, "min": 0, "max": 2**64 - 1}),
-            "strength": Input("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.01}),
-        },
-        outputs=_IMAGE_OUT,
-        more=_more("ImageAddNoise", "image", "comfy_extras.nodes_images"),
-    ),
-    NodeClass(
-        "MaskToImage",
-        _mask_to_image,
-        inputs={"mask": Input("MASK")},
-        outputs=_IMAGE_OUT,
-        more=_more("Convert Mask to Image", "mask", "comfy_extras.nodes_mask"),
+        more=about("SaveImageWebsocket", "api/image", "custom_nodes.websocket_image_save"),
     ),
     NodeClass(
         "SolidMask",
@@ -359,15 +192,6 @@ CLASSES = (
             "height": side(),
         },
         outputs=("MASK",),
-        more=_more("SolidMask", "mask", "comfy_extras.nodes_mask"),
-    ),
-    NodeClass(
-        "GetImageSize",
-        _image_size,
-        inputs={"image": IMAGE},
-        outputs=("INT", "INT", "INT"),
-        more=_more(
-            "Get Image Size", "image", "comfy_extras.nodes_images", output_name=["width", "height", "batch_size"]
-        ),
+        more=about("SolidMask", "mask", "comfy_extras.nodes_mask"),
     ),
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import attrs
 from aiohttp import web
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from emp_comfyui.testing import pictures
 from emp_comfyui.testing.application import build_application
-from emp_comfyui.testing.bell import Bell
 from emp_comfyui.testing.execution import Interrupts, PromptRun, Tools
-from emp_comfyui.testing.execution_cache import ExecutionCache
 from emp_comfyui.testing.faults import Faults, HttpFault
 from emp_comfyui.testing.folders import Folders
 from emp_comfyui.testing.holds import Hold, Holds
+from emp_comfyui.testing.life import Life
 from emp_comfyui.testing.node_class import NodeRegistry
 from emp_comfyui.testing.prompt_queue import Item, PromptQueue
 from emp_comfyui.testing.records import InterruptRecord, PromptRecord, RequestRecord, UploadRecord
@@ -45,20 +42,6 @@ def pretended_models() -> dict[str, list[str]]:
         "vae": ["vae-ft-mse-840000-ema-pruned.safetensors"],
         "diffusion_models": ["flux1-dev.safetensors"],
     }
-
-
-@attrs.frozen
-class _Life:
-    """What one process of the real server would hold; a kill ends it, a restart begins another."""
-
-    hub: SocketHub
-    queue: PromptQueue
-    cache: ExecutionCache
-    interrupts: Interrupts
-    runner: web.AppRunner
-    work: Bell
-    dead: anyio.Event
-    scope: anyio.CancelScope
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -115,8 +98,7 @@ class FakeComfyUI:
     capabilities: Capabilities = attrs.field(init=False, repr=False)
     _root: Path = attrs.field(init=False, repr=False)
     _tasks: TaskGroup = attrs.field(init=False, repr=False)
-    _life: _Life | None = attrs.field(default=None, init=False, repr=False)
-    _listener: asyncio.Server | None = attrs.field(default=None, init=False, repr=False)
+    _life: Life | None = attrs.field(default=None, init=False, repr=False)
     _changed: anyio.Event = attrs.field(factory=anyio.Event, init=False, repr=False)
     _holds: Holds = attrs.field(factory=Holds, init=False, repr=False)
     _paused: bool = attrs.field(default=False, init=False)
@@ -167,11 +149,8 @@ class FakeComfyUI:
         if self._life is None:
             return
         life, self._life = self._life, None
-        self.stop_listening()
-        self._drop(life)
         self._holds.release_all()
-        life.scope.cancel()
-        life.dead.set()
+        life.end()
         self.note_change()
 
     async def restart(self) -> None:
@@ -189,18 +168,15 @@ class FakeComfyUI:
     async def dead(self) -> None:
         """Wait until the server dies."""
         if self._life is not None:
-            await self._life.dead.wait()
+            await self._life.ended.wait()
 
     def stop_listening(self) -> None:
         """Refuse new connections; those that are open stay."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._alive().stop_listening()
 
     async def resume_listening(self) -> None:
         """Take connections again, on the same port."""
-        if self._listener is None:
-            await self._listen(self._alive().runner)
+        await self._alive().listen(self.host, self.port)
 
     def drop_sockets(self, client_id: str | None = None) -> int:
         """Cut web sockets (all, or one client's) without close frames; returns how many there were."""
@@ -211,49 +187,17 @@ class FakeComfyUI:
         return len(clients)
 
     async def _begin_life(self) -> None:
-        life = _Life(
+        life = Life(
             hub=SocketHub(self.capabilities, self.max_upload_size, self._may_send, self.note_change),
             queue=PromptQueue(self._queue_changed),
-            cache=ExecutionCache(),
-            interrupts=Interrupts(),
             runner=web.AppRunner(build_application(self), access_log=None, handle_signals=False, shutdown_timeout=0.1),
-            work=Bell(),
-            dead=anyio.Event(),
-            scope=anyio.CancelScope(),
         )
         await life.runner.setup()
         self._life = life
-        await self._listen(life.runner)
-        await self._tasks.start(self._live, life)
+        self.port = await life.listen(self.host, self.port)
+        self._tasks.start_soon(life.live, self._work)
 
-    async def _listen(self, runner: web.AppRunner) -> None:
-        listening = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self.host, self.port))
-        except OSError:
-            listening.close()
-            raise
-        self.port = listening.getsockname()[1]
-        loop = asyncio.get_running_loop()
-        assert runner.server is not None  # noqa: S101 - it is there after setup
-        self._listener = await loop.create_server(runner.server, sock=listening, backlog=128)
-
-    async def _live(self, life: _Life, *, task_status: TaskStatus[None]) -> None:
-        with life.scope:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(life.hub.publish)
-                tasks.start_soon(self._work, life)
-                task_status.started()
-
-    def _drop(self, life: _Life) -> None:
-        if life.runner.server is None:
-            return
-        for connection in list(life.runner.server.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-
-    def _alive(self) -> _Life:
+    def _alive(self) -> Life:
         if self._life is None:
             raise RuntimeError("the fake server is dead: await server.restart() first")
         return self._life
@@ -359,7 +303,7 @@ class FakeComfyUI:
         life.work.ring()
         self.note_change()
 
-    async def _work(self, life: _Life) -> None:
+    async def _work(self, life: Life) -> None:
         """Run prompts one after the other, for ever, or until the queue cannot be put in order."""
         while True:
             while self._paused or not life.queue.pending:
@@ -371,7 +315,7 @@ class FakeComfyUI:
                 return
             await self._run(life, item)
 
-    async def _run(self, life: _Life, item: Item) -> None:
+    async def _run(self, life: Life, item: Item) -> None:
         tools = Tools(
             hub=life.hub,
             nodes=self.nodes,
