@@ -1,0 +1,205 @@
+"""What the queue should do, as plain Python: no Redis, no scripts, no clock."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from attrs import define, field
+
+CAP = 2
+MAX_CRASHES = 2
+Place = tuple[str, str]
+"""A lane and a customer; "" is nobody."""
+
+
+@define
+class ModelJob:
+    """A job, and what the queue told of it when it was submitted."""
+
+    id: str
+    lane: str
+    customer: str
+    arrival: int
+    came: int
+    status: str
+    max_attempts: int
+    has_deadline: bool = False
+    attempt: int = 0
+    crashes: int = 0
+    token: str = ""
+    cancel: bool = False
+    lease_ended: bool = False
+    late: bool = False
+    due: bool = False
+    revived: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in ("completed", "failed", "cancelled")
+
+
+@define
+class QueueModel:
+    """Jobs, lines and turns."""
+
+    jobs: dict[str, ModelJob] = field(factory=dict)
+    turns: dict[Place, int] = field(factory=dict)
+    parked: dict[Place, int] = field(factory=dict)
+
+    # -- what is the case ----------------------------------------------------------------------------------------
+
+    def line(self, place: Place) -> list[ModelJob]:
+        """The jobs that wait there, the next one first."""
+        waiting = (job for job in self.jobs.values() if (job.lane, job.customer) == place and job.status == "pending")
+        return sorted(waiting, key=lambda job: (job.arrival, job.id))
+
+    def lines(self) -> dict[Place, list[str]]:
+        """All lines that are not empty."""
+        places = {(job.lane, job.customer) for job in self.jobs.values()}
+        return {place: [job.id for job in line] for place in places if (line := self.line(place))}
+
+    def active(self) -> Counter[str]:
+        """Running jobs by customer."""
+        return Counter(job.customer for job in self.jobs.values() if job.status == "active")
+
+    def in_state(self, *states: str) -> list[ModelJob]:
+        """Jobs in one of these states, in the order in which they were submitted."""
+        return [job for job in self.jobs.values() if job.status in states]
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    def add(self, job: ModelJob) -> None:
+        """A job was submitted."""
+        self.jobs[job.id] = job
+        if job.status == "pending":
+            self._enter(job)
+
+    def claim(self, lanes: Iterable[str], limit: int, now: int, token: str) -> list[str]:
+        """Jobs for a worker that serves these lanes: the customer whose turn it is, in the lane whose turn is first."""
+        served, taken = set(lanes), 0
+        ids: list[str] = []
+        while taken < limit:
+            mine = [(turn, lane, customer) for (lane, customer), turn in self.turns.items() if lane in served]
+            if not mine:
+                break
+            turn, lane, customer = min(mine)
+            place = (lane, customer)
+            if customer and self.active()[customer] >= CAP:
+                self.parked[place] = self.turns.pop(place)
+                continue
+            alone = len({waiting for _, waiting in self.turns}) <= 1
+            job, *rest = self.line(place)
+            taken += 1
+            ids.append(job.id)
+            job.status, job.token, job.attempt = "active", token, job.attempt + 1
+            job.lease_ended = False
+            if not rest:
+                del self.turns[place]
+            elif alone:
+                self.turns[place] = rest[0].arrival
+            else:
+                self.turns[place] = now + taken - max(0, rest[0].came - rest[0].arrival)
+        return ids
+
+    def finish(self, job: ModelJob, token: str, decision: str, *, delayed: bool, lane: str | None) -> tuple[int, str]:
+        """An outcome was sent; gives the answer that it should get."""
+        if job.token != token or (job.status == "active" and job.lease_ended):
+            return -1, job.status
+        if job.status != "active":
+            return 0, job.status
+        if lane is not None:
+            job.lane = lane
+        if job.cancel and decision in ("retry", "release"):
+            decision = "cancelled"
+        if decision == "release":
+            job.attempt -= 1
+        self._leave_active(job)
+        if decision in ("retry", "release"):
+            self._put_back(job, delayed=delayed)
+        else:
+            job.status = decision
+        return 1, job.status
+
+    def cancel(self, job: ModelJob) -> None:
+        """Somebody wants it stopped."""
+        match job.status:
+            case "pending":
+                self._leave(job, "cancelled")
+            case "scheduled":
+                job.status = "cancelled"
+            case "active":
+                job.cancel = True
+
+    def sweep(self) -> None:
+        """What is due happens."""
+        for job in self.in_state("active"):
+            if job.lease_ended:
+                self._rescue(job)
+        for job in self.in_state("scheduled"):
+            if job.due:
+                self._put_back(job, delayed=False)
+        for job in self.in_state("pending", "scheduled"):
+            if job.late:
+                if job.status == "pending":
+                    self._leave(job, "failed")
+                else:
+                    job.status = "failed"
+
+    def revive(self, job: ModelJob) -> None:
+        """A failed or cancelled job was given a new run."""
+        job.attempt = job.crashes = 0
+        job.token, job.cancel, job.has_deadline, job.late, job.lease_ended = "", False, False, False, False
+        job.revived += 1
+        self._put_back(job, delayed=False)
+
+    def prioritize(self, job: ModelJob, arrival: int) -> None:
+        """Its priority, and so its arrival, was changed."""
+        waits = job.status == "pending"
+        if waits:
+            self._leave(job, "moving")
+        job.arrival = arrival
+        if waits:
+            job.status = "pending"
+            self._enter(job)
+
+    # -- how -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, job: ModelJob) -> None:
+        place = (job.lane, job.customer)
+        queue = self.parked if place in self.parked else self.turns
+        queue[place] = min(queue.get(place, job.arrival), job.arrival)
+
+    def _leave(self, job: ModelJob, status: str) -> None:
+        place = (job.lane, job.customer)
+        job.status = status
+        line = self.line(place)
+        for turns in (self.turns, self.parked):
+            if place in turns and not line:
+                del turns[place]
+            elif place in turns:
+                turns[place] = max(turns[place], line[0].arrival)
+
+    def _leave_active(self, job: ModelJob) -> None:
+        job.status = "left"
+        for place in [place for place in self.parked if place[1] == job.customer]:
+            turn = self.parked.pop(place)
+            self.turns[place] = min(self.turns.get(place, turn), turn)
+
+    def _put_back(self, job: ModelJob, *, delayed: bool) -> None:
+        job.due = False
+        job.lease_ended = False
+        job.status = "scheduled" if delayed else "pending"
+        if not delayed:
+            self._enter(job)
+
+    def _rescue(self, job: ModelJob) -> None:
+        job.crashes += 1
+        job.token = ""
+        self._leave_active(job)
+        if job.cancel:
+            job.status = "cancelled"
+        elif job.crashes >= MAX_CRASHES or job.attempt >= job.max_attempts:
+            job.status = "failed"
+        else:
+            self._put_back(job, delayed=False)
+
+

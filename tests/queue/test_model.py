@@ -1,0 +1,334 @@
+"""The scripts on a real Redis against a model of what they should do: whatever happens in whatever order, both agree."""
+
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from attrs import evolve
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from redis import Redis
+
+from emp_core.jobs.model import JobSpec
+from emp_core.jobs.states import TRANSITIONS
+from emp_core.queue.consumer import Consumer, Finish, Lease
+from emp_core.queue.queue import JobQueue
+from emp_core.testing.leaks import disowned, take_snapshot
+from emp_core.testing.workers import fast_settings
+
+from .queue_model import CAP, MAX_CRASHES, ModelJob, QueueModel
+
+EXAMPLES = int(os.environ.get("EMP_MODEL_EXAMPLES", "12"))
+"""More of them find more; the default is for every run of the tests."""
+STEPS = 30
+
+LANES: dict[str, JobSpec] = {
+    spec.requirement.lane: spec
+    for spec in (JobSpec("one"), JobSpec("two"), JobSpec("one", requirements={"models": ["m"]}))
+}
+AWAY = {lane: evolve(spec.requirement, avoid=("first",)) for lane, spec in LANES.items()}
+"""Where a job goes that is to be retried elsewhere."""
+SERVED = {"first": [*LANES, *(one.lane for one in AWAY.values())], "second": ["one", AWAY["two"].lane]}
+HOUR = timedelta(hours=1)
+SECOND_US = 1_000_000
+FINAL = ("completed", "failed", "cancelled")
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """One queue, two workers, and everything that may happen to jobs."""
+
+    url: str
+    folder: Path
+    portal: BlockingPortal
+    client: "Redis"
+
+    held = Bundle("held")
+    """Leases: ids and tokens, current or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = QueueModel()
+        self.namespace = f"{{model-{secrets.token_hex(6)}}}:"
+        self.settings = fast_settings(
+            self.url, self.namespace, self.folder, lease_s=3600.0, customer_cap=CAP, max_crashes=MAX_CRASHES
+        )
+        self.queue = JobQueue.connect(settings=self.settings)
+        self.opened = self.portal.wrap_async_context_manager(self.queue)
+        self.opened.__enter__()
+        self.consumers = {
+            name: Consumer(self.queue.client, self.settings, worker_id=name, session=name) for name in SERVED
+        }
+        self.seen: dict[str, str] = {}
+        self.script = ""
+        self.numbers = 0
+
+    def teardown(self) -> None:
+        self.opened.__exit__(None, None, None)
+        keys = list(self.client.scan_iter(f"{self.namespace}*", count=1000))
+        if keys:
+            self.client.unlink(*keys)
+
+    def call(self, call: Any, *arguments: Any, **named: Any) -> Any:
+        return self.portal.call(lambda: call(*arguments, **named))
+
+    def key(self, name: str) -> str:
+        return self.queue.keys.fixed(name)
+
+    @initialize()
+    def register(self) -> None:
+        for name, consumer in self.consumers.items():
+            code, _, _ = self.call(consumer.set_lanes, dict.fromkeys(SERVED[name], 0.0), [], reset=True)
+            assert code == 1
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    @rule(
+        lane=st.sampled_from(list(LANES)),
+        customer=st.sampled_from([None, None, "a", "a", "b:c"]),
+        priority=st.sampled_from([50, 50, 0, 100]),
+        later=st.sampled_from([False, False, False, True]),
+        deadline=st.booleans(),
+        max_attempts=st.integers(1, 4),
+        count=st.integers(1, 3),
+    )
+    def submit(
+        self, lane: str, customer: str | None, priority: int, later: bool, deadline: bool, max_attempts: int, count: int
+    ) -> None:
+        self.script = "submit"
+        for _ in range(count):
+            self.numbers += 1
+            job_id = f"j{self.numbers:03}"
+            spec = evolve(
+                LANES[lane],
+                id=job_id,
+                customer_id=customer,
+                priority=priority,
+                start_at=datetime.now(UTC) + HOUR if later else None,
+                deadline_at=datetime.now(UTC) + 2 * HOUR if deadline else None,
+                max_attempts=max_attempts,
+            )
+            self.call(self.queue.submit, spec)
+            told = self.client.hgetall(self.queue.keys.job(job_id))
+            came = max(int(told["created_at"]), int(told.get("start_at", 0)))
+            assert int(told["arrival"]) == came - priority * round(self.settings.priority_step_s * SECOND_US)
+            self.model.add(
+                ModelJob(
+                    job_id,
+                    lane,
+                    customer or "",
+                    int(told["arrival"]),
+                    came,
+                    "scheduled" if later else "pending",
+                    max_attempts,
+                    deadline,
+                )
+            )
+
+    @rule(target=held, worker=st.sampled_from(list(SERVED)), slots=st.integers(1, 5), again=st.booleans())
+    def claim(self, worker: str, slots: int, again: bool) -> Any:
+        self.script = "claim"
+        idle = set(self.client.zrange(self.key("idle"), 0, -1)) - {worker}
+        limit = min(slots, max(1, math.ceil(len(self.model.in_state("pending")) / (len(idle) + 1))))
+        token = secrets.token_hex(4)
+        groups = [(slots, ("one", "two"))]
+        claim = self.call(self.consumers[worker].claim, token, groups, "m")
+        assert claim.registered
+        ids = [claimed.job.id for claimed in claim.jobs]
+        now = int(self.client.hget(self.queue.keys.job(ids[0]), "started_at")) if ids else 0
+        assert ids == self.model.claim(SERVED[worker], limit, now, token)
+        assert claim.left == len(self.model.in_state("pending"))
+        assert [one.job.attempt for one in claim.jobs] == [self.model.jobs[one].attempt for one in ids]
+        if again:
+            assert self.call(self.consumers[worker].claim, token, groups, "m").jobs == claim.jobs
+        return multiple(*((job_id, token) for job_id in ids))
+
+    @rule(
+        lease=held,
+        decision=st.sampled_from(["completed", "failed", "cancelled", "retry", "retry", "release"]),
+        delayed=st.booleans(),
+        away=st.booleans(),
+        again=st.booleans(),
+    )
+    def finish(self, lease: tuple[str, str], decision: str, delayed: bool, away: bool, again: bool) -> None:
+        self.script = "finish"
+        job_id, token = lease
+        job = self.model.jobs[job_id]
+        delayed, away = delayed and decision == "retry", away and decision == "retry" and job.lane in AWAY
+        where = {"lane": AWAY[job.lane].lane, "requirement": AWAY[job.lane].as_json()} if away else {}
+        outcome = Finish(job_id, token, decision, delay_s=3600 if delayed else 0, **where)
+        [told] = self.call(self.consumers["first"].finish, [outcome])
+        assert told == self.model.finish(job, token, decision, delayed=delayed, lane=where.get("lane"))
+        if again:
+            [repeated] = self.call(self.consumers["first"].finish, [outcome])
+            assert repeated == (told if told[0] == -1 else (0, told[1]))
+
+    @rule(lease=held)
+    def renew(self, lease: tuple[str, str]) -> None:
+        self.script = "renew"
+        job_id, token = lease
+        job = self.model.jobs[job_id]
+        renewal = self.call(self.consumers["first"].renew, [Lease(job_id, token, 10.0)])
+        holds = job.status == "active" and job.token == token
+        assert renewal.lost == (set() if holds else {job_id})
+        assert renewal.cancelled == ({job_id} if holds and job.cancel else set())
+        job.lease_ended = job.lease_ended and not holds
+
+    @precondition(lambda self: self.model.in_state("active"))
+    @rule(data=st.data(), sweep=st.booleans())
+    def lose(self, data: st.DataObject, sweep: bool) -> None:
+        job = data.draw(st.sampled_from(self.model.in_state("active")))
+        self.client.zadd(self.key("active"), {job.id: 1}, xx=True)
+        job.lease_ended = True
+        if sweep:
+            self.sweep("first")
+
+    @precondition(lambda self: self.model.in_state("scheduled"))
+    @rule(data=st.data())
+    def promote(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.model.in_state("scheduled")))
+        self.client.zadd(self.key("scheduled"), {job.id: 1}, xx=True)
+        job.due = True
+        self.sweep("first")
+
+    @precondition(lambda self: any(job.has_deadline for job in self.model.in_state("pending", "scheduled")))
+    @rule(data=st.data())
+    def pass_deadline(self, data: st.DataObject) -> None:
+        waiting = [job for job in self.model.in_state("pending", "scheduled") if job.has_deadline]
+        job = data.draw(st.sampled_from(waiting))
+        self.client.zadd(self.key("deadlines"), {job.id: 1}, xx=True)
+        job.late = True
+        self.sweep("first")
+
+    @rule(worker=st.just("first"))
+    def sweep(self, worker: str) -> None:
+        self.script = "sweep"
+        assert self.call(self.consumers[worker].sweep, rescue=True).is_keeper
+        self.model.sweep()
+
+    @precondition(lambda self: self.model.in_state("pending", "scheduled", "active"))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.script = "cancel"
+        job = data.draw(st.sampled_from(self.model.in_state("pending", "scheduled", "active")))
+        self.call(self.queue.cancel, job.id)
+        self.model.cancel(job)
+
+    @precondition(lambda self: self.model.in_state("failed", "cancelled"))
+    @rule(data=st.data())
+    def revive(self, data: st.DataObject) -> None:
+        self.script = "retry"
+        job = data.draw(st.sampled_from(self.model.in_state("failed", "cancelled")))
+        self.call(self.queue.retry, job.id)
+        self.model.revive(job)
+
+    @precondition(lambda self: self.model.in_state("pending", "scheduled"))
+    @rule(data=st.data(), priority=st.sampled_from([0, 50, 99]))
+    def prioritize(self, data: st.DataObject, priority: int) -> None:
+        self.script = "reprioritize"
+        job = data.draw(st.sampled_from(self.model.in_state("pending", "scheduled")))
+        self.call(self.queue.set_priority, job.id, priority)
+        step_us = round(self.settings.priority_step_s * SECOND_US)
+        self.model.prioritize(job, job.came - priority * step_us)
+
+    @rule()
+    def audit(self) -> None:
+        """Finds nothing to mend."""
+        self.script = "audit"
+        assert self.call(self.mended) == []
+
+    async def mended(self) -> list[str]:
+        from emp_core.queue.scripts import load_script
+
+        arguments = {"events_max": self.settings.events_max}
+        found: list[str] = await load_script("audit")(
+            self.queue.client, self.queue.keys, arguments, list(self.model.jobs)
+        )
+        return found
+
+    # -- what holds ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def both_agree(self) -> None:
+        found = take_snapshot(self.client, self.namespace)
+        hashes = found.jobs()
+        assert disowned(found) == []
+        for job_id, job in self.model.jobs.items():
+            told = hashes[job_id]
+            assert (told["status"], int(told.get("attempt", 0)), int(told.get("crashes", 0))) == (
+                job.status,
+                job.attempt,
+                job.crashes,
+            ), job_id
+            self.has_moved_by_the_table(job_id, told["status"])
+            self.has_one_outcome(job, found.values[f"jobs:{job_id}:events"])
+        assert hashes.keys() == self.model.jobs.keys()
+        assert self.lines_of(found) == self.model.lines()
+        assert self.turns_of(found) == self.model.turns
+        assert self.parked_of(found) == self.model.parked
+
+    def has_moved_by_the_table(self, job_id: str, status: str) -> None:
+        before, self.seen[job_id] = self.seen.get(job_id), status
+        moves = {(was and was.value, then.value) for was, then in TRANSITIONS.get(self.script, ())}
+        assert before == status or (before, status) in moves, f"{self.script} moved {job_id} from {before} to {status}"
+
+    def has_one_outcome(self, job: ModelJob, events: list[str]) -> None:
+        outcomes = [json.loads(one)["event"] for one in events]
+        assert sum(name in FINAL for name in outcomes) == job.revived + job.is_final
+        assert outcomes.count("revived") == job.revived
+
+    @staticmethod
+    def lines_of(found: Any) -> dict[tuple[str, str], list[str]]:
+        parts = ((re.fullmatch(r"lane:([^:]+):line:(.*)", key), key) for key in found.values)
+        return {(m[1], m[2]): list(found.scores(key)) for m, key in parts if m}
+
+    @staticmethod
+    def turns_of(found: Any) -> dict[tuple[str, str], int]:
+        lanes = [m[1] for key in found.values if (m := re.fullmatch(r"lane:([^:]+)", key))]
+        return {(lane, name): int(turn) for lane in lanes for name, turn in found.scores(f"lane:{lane}").items()}
+
+    @staticmethod
+    def parked_of(found: Any) -> dict[tuple[str, str], int]:
+        customers = [m[1] for key in found.values if (m := re.fullmatch(r"parked:(.*)", key))]
+        return {(lane, name): int(turn) for name in customers for lane, turn in found.hash(f"parked:{name}").items()}
+
+
+@pytest.fixture
+def machine(redis_url: str, tmp_path: Path) -> Iterator[type[QueueMachine]]:
+    with (
+        start_blocking_portal("asyncio") as portal,
+        Redis.from_url(redis_url, decode_responses=True, protocol=2) as client,
+    ):
+        yield type(
+            "Machine", (QueueMachine,), {"url": redis_url, "folder": tmp_path, "portal": portal, "client": client}
+        )
+
+
+def test_the_scripts_do_what_the_model_does(machine: type[QueueMachine]):
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it open
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize="EMP_MODEL_EXAMPLES" not in os.environ,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
