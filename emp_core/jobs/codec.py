@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -58,7 +58,7 @@ def from_us(text: str | float | None) -> datetime | None:
 class EncodedSpec:
     """A spec ready for the submit script."""
 
-    fields: tuple[str, ...]
+    fields: Sequence[str]
     """Names and values in turn, for the job's hash."""
     payload: str
     digest: str
@@ -76,15 +76,14 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
     """
     _check(spec)
     payload = _payload_json(spec, max_payload_bytes)
-    requirement = spec.requirement
-    lane = requirement.lane
+    lane, requirement = _lane_of(spec.requirement)
     pairs: list[str] = ["service_required", spec.service_required]
     if spec.type is not None and spec.type != spec.service_required:
         pairs += ("type", spec.type)
     if spec.priority != DEFAULT_PRIORITY:
         pairs += ("priority", str(spec.priority))
     if lane != spec.service_required:
-        pairs += ("lane", lane, "requirement", requirement.as_json())
+        pairs += ("lane", lane, "requirement", requirement)
     for name in _TEXTS:
         if (value := getattr(spec, name)) is not None:
             pairs += (name, value)
@@ -105,7 +104,13 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
     if spec.id is not None or spec.idempotency_key is not None:
         digest = hashlib.sha256("\0".join((*pairs, payload)).encode()).hexdigest()[:24]
         pairs += ("digest", digest)
-    return EncodedSpec(tuple(pairs), payload, digest, lane, requirement.as_json())
+    return EncodedSpec(pairs, payload, digest, lane, requirement)
+
+
+def _lane_of(requirement: Requirement) -> tuple[str, str]:
+    if requirement is Requirement.plain(requirement.service):
+        return requirement.service, _plain_json(requirement.service)
+    return requirement.lane, requirement.as_json()
 
 
 def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
@@ -145,7 +150,7 @@ def _check(given: JobSpec) -> None:
         moment = getattr(spec, name)
         if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
             problems.append(f"{name}: expected an aware datetime (with a time zone), not {moment!r}")
-    if not all(isinstance(k, str) and isinstance(v, str) for k, v in spec.labels.items()):
+    if spec.labels and not all(isinstance(k, str) and isinstance(v, str) for k, v in spec.labels.items()):
         problems.append("labels: expected texts by name")
     if given.requirements.isolation != "none" and spec.customer_id is None:
         problems.append("requirements.isolation: needs a customer_id")
@@ -185,7 +190,9 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
         priority=int(get("priority") or DEFAULT_PRIORITY),
         payload=None if payload is None else json.loads(payload),
         ctx=Destination(**json.loads(fields["ctx"])) if "ctx" in fields else None,
-        requirement=Requirement.from_json(fields["requirement"]) if "requirement" in fields else _plain(service),
+        requirement=Requirement.from_json(fields["requirement"])
+        if "requirement" in fields
+        else Requirement.plain(service),
         customer_id=get("customer_id"),
         user_tier=get("user_tier"),
         region=get("region"),
@@ -216,9 +223,8 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
 
 
 @lru_cache(maxsize=1024)
-def _plain(service: str) -> Requirement:
-    """Nothing but the service, as most jobs have it."""
-    return Requirement(service)
+def _plain_json(service: str) -> str:
+    return Requirement.plain(service).as_json()
 
 
 def _float(text: str | None) -> float | None:

@@ -1,6 +1,7 @@
 """Job ids: ULIDs, which sort by the time they were made."""
 
 import os
+import re
 import threading
 import time
 
@@ -8,11 +9,11 @@ __all__ = ["is_job_id", "is_service_name", "new_job_id"]
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
-_RANDOM_BITS = 80
 
 _lock = threading.Lock()
 _last_ms = 0
 _last_random = 0
+_last_prefix = ""
 
 
 def new_job_id() -> str:
@@ -21,20 +22,20 @@ def new_job_id() -> str:
     Source: https://github.com/ulid/spec (48 bits of milliseconds, 80 bits of randomness, Crockford's base 32,
     the random part counted up within a millisecond).
     """
-    global _last_ms, _last_random  # noqa: PLW0603 - "greater than the last one" is state of the process
+    global _last_ms, _last_random, _last_prefix  # noqa: PLW0603 - "greater than the last one" is state of the process
     with _lock:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > _last_ms:
             # The top bit stays clear, so that counting up within the millisecond cannot overflow.
             _last_ms, _last_random = now_ms, int.from_bytes(os.urandom(10), "big") >> 1
+            _last_prefix = _base32(now_ms, pairs=5)
         else:
             _last_random += 1
-        value = (_last_ms << _RANDOM_BITS) | _last_random
-    pairs = []
-    for _ in range(13):
-        pairs.append(_PAIRS[value & 1023])
-        value >>= 10
-    return "".join(reversed(pairs))
+        return _last_prefix + _base32(_last_random, pairs=8)
+
+
+def _base32(value: int, *, pairs: int) -> str:
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(10 * (pairs - 1), -1, -10)])
 
 
 def is_job_id(text: str) -> bool:
@@ -48,13 +49,9 @@ def is_service_name(text: str) -> bool:
 
 
 def _is_plain_name(text: str) -> bool:
-    """1 to 64 letters, digits, ``-``, ``_`` or ``.``, not beginning with a dot."""
-    return (
-        1 <= len(text) <= 64
-        and text[0] != "."
-        and text.isascii()
-        and all(char.isalnum() or char in "-_." for char in text)
-    )
+    return _PLAIN.fullmatch(text) is not None
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
+"""1 to 64 letters, digits, ``-``, ``_`` or ``.``, not beginning with a dot."""
 _RESERVED = frozenset({"pending", "scheduled", "deadlines", "active", "completed", "failed", "cancelled"})

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from emp_core.jobs.requirements import Requirement, Requirements
+from emp_core.jobs.requirements import NO_REQUIREMENTS, Requirement, Requirements
 from emp_core.jobs.states import JobState
 
 __all__ = ["DEFAULT_PRIORITY", "Artifact", "Destination", "Job", "JobError", "JobSpec"]
@@ -83,7 +83,7 @@ class JobSpec:
     id: str | None = None
     priority: int = DEFAULT_PRIORITY
     ctx: Destination | None = None
-    requirements: Requirements = field(factory=Requirements, converter=_requirements)
+    requirements: Requirements = field(default=NO_REQUIREMENTS, converter=_requirements)
     customer_id: str | None = None
     user_tier: str | None = None
     region: str | None = None
@@ -100,6 +100,8 @@ class JobSpec:
     @property
     def requirement(self) -> Requirement:
         """All that decides which workers may run it."""
+        if self.requirements is NO_REQUIREMENTS and self.region is None and self.pool is None:
+            return Requirement.plain(self.service_required)
         isolated = self.requirements.isolation != "none"
         return Requirement(
             service=self.service_required,

@@ -8,13 +8,24 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from attrs import evolve, field, frozen
 
 from emp_core.errors import ConfigError
 
-__all__ = ["Capabilities", "Match", "Mismatch", "ModelOffer", "Requirement", "Requirements", "ServiceOffer", "match"]
+__all__ = [
+    "NO_REQUIREMENTS",
+    "Capabilities",
+    "Match",
+    "Mismatch",
+    "ModelOffer",
+    "Requirement",
+    "Requirements",
+    "ServiceOffer",
+    "match",
+]
 
 AVOID_PENALTY_MS = 100_000.0
 """What it costs to retry a job where it just failed: left for 30 s to another worker, if there is one."""
@@ -84,12 +95,16 @@ class Requirements:
         return shown
 
 
+NO_REQUIREMENTS = Requirements()
+"""Nothing beyond the service: what most jobs ask."""
+
+
 @frozen
 class Requirement:
     """All that decides which workers may run a job. Jobs with equal requirements share a lane."""
 
     service: str
-    asked: Requirements = field(factory=Requirements)
+    asked: Requirements = NO_REQUIREMENTS
     pool: str | None = None
     region: str | None = None
     customer: str | None = None
@@ -121,13 +136,24 @@ class Requirement:
         avoid, not_here = tuple(given.pop("avoid", ())), tuple(given.pop("not_here", ()))
         return cls(asked=Requirements.from_dict(given), avoid=avoid, not_here=not_here, **outer)
 
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def plain(service: str) -> "Requirement":
+        """Nothing but the service, as most jobs have it."""
+        return Requirement(service)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is nothing but the service."""
+        return self == Requirement.plain(self.service)
+
     @property
     def lane(self) -> str:
         """The lane's name: the service, and a digest of everything else.
 
         Names of services hold no ``@`` and no ``:``, so that a lane's name can be part of a key.
         """
-        if self == Requirement(self.service):
+        if self.is_plain:
             return self.service
         return f"{self.service}@{hashlib.sha256(self.as_json().encode()).hexdigest()[:12]}"
 

@@ -46,6 +46,7 @@ class JobQueue:
         self.keys = Keys(settings.namespace)
         self._stack = AsyncExitStack()
         self._open: Calls | None = None
+        self._submitter: Submitter | None = None
         self._listener = Listener(lambda: connect(self.url))
 
     @classmethod
@@ -70,7 +71,7 @@ class JobQueue:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open = None
+        self._open = self._submitter = None
         # The listener is not told of the caller's error: its task group would wrap it in an ExceptionGroup.
         await self._stack.aclose()
 
@@ -115,8 +116,10 @@ class JobQueue:
         Raises:
             The same as `submit`.
         """
-        submitter = Submitter(self._calls, self.settings, self.get, self.workers)
-        return await submitter.submit_many(specs, strict=strict)
+        calls = self._calls
+        if self._submitter is None:
+            self._submitter = Submitter(calls, self.settings, self.get, self.workers)
+        return await self._submitter.submit_many(specs, strict=strict)
 
     # -- reading -------------------------------------------------------------------------------------------------
 

@@ -1,15 +1,17 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
+import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
+import anyio
 import structlog
-from attrs import evolve
 
 from emp_core.config import Settings
 from emp_core.errors import DuplicateJob, NobodyServes, QueueFull
-from emp_core.jobs.codec import EncodedSpec, decode_job, dumps, encode_spec, from_us, to_us
+from emp_core.jobs.codec import EncodedSpec, dumps, encode_spec, from_us, to_us
 from emp_core.jobs.ids import new_job_id
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.requirements import Requirement
@@ -26,6 +28,8 @@ log = structlog.get_logger("emp.submit")
 _BATCH = 100
 """Jobs per script: more would hold up everybody else for longer."""
 _PIPELINE = 5
+_ASK_EVERY_S = 1.0
+_ASKED_MOST = 1000
 
 
 class Submitter:
@@ -47,6 +51,7 @@ class Submitter:
         self._settings = settings
         self._get = get
         self._workers = workers
+        self._asked_at: dict[str, float] = {}
 
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool) -> list[Job]:
         """What `JobQueue.submit_many` does."""
@@ -67,14 +72,19 @@ class Submitter:
     ) -> list[Job]:
         jobs: list[Job] = []
         unserved: dict[str, Job] = {}
-        for batch, reply in zip(batches, replies, strict=True):
-            now = float(reply[0])
-            for i, (spec, _, entry) in enumerate(batch):
-                code, job_id, serving = reply[1 + 3 * i : 4 + 3 * i]
-                job = await self._submitted(int(code), job_id, spec, entry, now)
+        for batch, text in zip(batches, replies, strict=True):
+            now, *answers = json.loads(text)
+            created_at = from_us(now)
+            for (spec, _, entry), code, job_id, serving in zip(
+                batch, answers[::3], answers[1::3], answers[2::3], strict=True
+            ):
+                if code != 1:
+                    jobs.append(await self._not_taken(code, job_id))
+                    continue
+                job = _new_job(job_id, spec, created_at, self._settings.max_attempts)
                 jobs.append(job)
-                if int(code) == 1 and int(serving) <= 0:
-                    unserved.setdefault(entry.requirement, job)
+                if serving <= 0 and entry.requirement not in unserved and self._may_ask(entry.requirement):
+                    unserved[entry.requirement] = job
         for requirement, job in unserved.items():
             await self._warn_if_unserved(Requirement.from_json(requirement), job)
         return jobs
@@ -107,10 +117,8 @@ class Submitter:
             "keep_idempotency_ms": round(settings.keep_idempotency_s * 1000),
         }
 
-    async def _submitted(self, code: int, job_id: str, spec: JobSpec, entry: EncodedSpec, now_us: float) -> Job:
+    async def _not_taken(self, code: int, job_id: str) -> Job:
         match code:
-            case 1:
-                return _new_job(job_id, spec, entry, now_us, self._settings)
             case 0:
                 return await self._get(job_id)
             case -1:
@@ -126,6 +134,16 @@ class Submitter:
             f"{self._settings.max_lanes:,} different requirements are in the queue already",
             hint="use fewer different requirements, or raise EMP_MAX_LANES",
         )
+
+    def _may_ask(self, requirement: str) -> bool:
+        """Whether it is time to ask again if anybody serves this: not for every job of a burst."""
+        now = anyio.current_time()
+        if now - self._asked_at.get(requirement, -_ASK_EVERY_S) < _ASK_EVERY_S:
+            return False
+        if len(self._asked_at) >= _ASKED_MOST:
+            self._asked_at.clear()
+        self._asked_at[requirement] = now
+        return True
 
     async def _refuse_unserved(self, requirement: Requirement) -> None:
         if reasons := unserved_reasons(requirement, await self._workers()):
@@ -162,10 +180,29 @@ def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, s
     ), entry.payload
 
 
-def _new_job(job_id: str, spec: JobSpec, entry: EncodedSpec, now_us: float, settings: Settings) -> Job:
-    """What `get` would give, without asking."""
-    fields = dict(zip(entry.fields[::2], entry.fields[1::2], strict=True))
-    later = spec.start_at is not None and to_us(spec.start_at) > now_us
-    fields["status"] = JobState.SCHEDULED if later else JobState.PENDING
-    job = decode_job(job_id, fields, max_attempts=settings.max_attempts)
-    return evolve(job, payload=spec.payload, created_at=from_us(now_us))
+def _new_job(job_id: str, spec: JobSpec, created_at: datetime | None, max_attempts: int) -> Job:
+    """What `JobQueue.get` would give, without asking."""
+    later = spec.start_at is not None and created_at is not None and spec.start_at > created_at
+    return Job(
+        id=job_id,
+        service_required=spec.service_required,
+        type=spec.type or spec.service_required,
+        status=JobState.SCHEDULED if later else JobState.PENDING,
+        priority=spec.priority,
+        payload=spec.payload,
+        ctx=spec.ctx,
+        requirement=spec.requirement,
+        customer_id=spec.customer_id,
+        user_tier=spec.user_tier,
+        region=spec.region,
+        pool=spec.pool,
+        estimated_duration_s=spec.estimated_duration_s,
+        max_attempts=spec.max_attempts or max_attempts,
+        timeout_s=spec.timeout_s,
+        labels=spec.labels,
+        traceparent=spec.traceparent,
+        idempotency_key=spec.idempotency_key,
+        created_at=created_at,
+        start_at=spec.start_at,
+        deadline_at=spec.deadline_at,
+    )

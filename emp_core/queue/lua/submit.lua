@@ -4,7 +4,7 @@
 --- keys: pending scheduled deadlines
 --- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
 --- rest: per job: a JSON list (id lane requirement customer priority start_at deadline_at idempotency_key digest, then names and values of the hash), payload
---- returns: {now, then per job code, id, workers serving its lane (-1: the lane is new)}
+--- returns: JSON [now, then per job code, id, workers serving its lane (-1: the lane is new)]
 --- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes
 
 local now = clock()
@@ -73,4 +73,4 @@ end
 
 write_lines(now)
 write_events()
-return reply
+return cjson.encode(reply)
