@@ -19,8 +19,8 @@ async def test_the_same_claim_gives_the_same_jobs(queue: JobQueue, hands: Hands)
     assert again == first
     assert [claimed.job.id for claimed in again] == ["a", "b"]
     assert again[0].job.payload == {}
-    assert await names_of_events(queue, "a") == await names_of_events(queue, "b")
-    assert (await names_of_events(queue, "a")).count("claimed") == 1
+    for job_id in ("a", "b"):
+        assert (await names_of_events(queue, job_id)).count("claimed") == 1
     assert (await queue.get("a")).attempt == 1
 
 
