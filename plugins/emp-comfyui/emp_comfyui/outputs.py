@@ -111,7 +111,7 @@ async def deliver(
     files, values = read_outputs(finished.entry)
     files = _wanted(files, temp_outputs=temp_outputs, others=bool(values or finished.pictures))
     if not (files or values or finished.pictures):
-        raise _nothing(finished, workflow)
+        raise _nothing(finished.entry.prompt_id)
     for file in files:
         _check_name(file, finished.entry.prompt_id)
     stored: dict[tuple[str, str, str], Artifact] = {}
@@ -183,17 +183,11 @@ def _gone(file: OutputFile, status: int, prompt_id: str) -> JobFailed:
     )
 
 
-def _nothing(finished: Finished, workflow: Workflow) -> JobFailed:
-    sends = workflow.needs_socket
-    hint = (
-        "its pictures come over the web socket only, and that was lost or silent"
-        if sends
-        else "its output nodes gave no file and no text; is an input empty, or was everything blocked?"
-    )
+def _nothing(prompt_id: str) -> JobFailed:
     return JobFailed(
         "the workflow ran to its end and put out nothing",
-        hint=hint,
-        details={"reason": "no_output", "prompt_id": finished.entry.prompt_id},
+        hint="its output nodes gave no file and no text; is an input empty, or was everything blocked?",
+        details={"reason": "no_output", "prompt_id": prompt_id},
     )
 
 

@@ -34,6 +34,7 @@ __all__ = ["RUN_SHARE", "Finished", "PromptRun"]
 RUN_SHARE = 0.95
 """The part of a job's progress that running takes; the rest is fetching its outputs."""
 _SENDS = 2
+_FRAMES_LATE_S = 10.0
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _LOST_ANSWER_LOOKS = 3
 _LOST_ANSWER_PAUSE_S = 0.25
@@ -166,6 +167,7 @@ class PromptRun:
     # Watching.
 
     async def _until_ended(self) -> HistoryEntry:
+        late_read = False
         while True:
             if self._truth.due_in_s() <= 0:
                 entry = await self._truth.look()
@@ -177,19 +179,49 @@ class PromptRun:
                 frame = await self._receive()
             # Outside of the time limit: what was taken off the queue is never dropped half-way.
             if isinstance(frame, Gap):
-                self._listener.note_gap()
-                self._truth.look_now()
+                self._note_gap()
             elif frame is not None and self._listener.hear(frame):
                 self._truth.heard()
                 await self._tell()
-            if self._listener.ended:
+            if self._listener.ended and not late_read:
+                late_read = True
                 entry = await self._late_entry()
                 if entry is not None:
                     break
-                self._listener.ended = False
                 self._truth.look_now()
         self._may_run = False
+        if entry.succeeded and self._workflow.needs_socket and self._socket is not None:
+            await self._hear_to_the_end()
         return entry
+
+    async def _hear_to_the_end(self) -> None:
+        """Take the frames that are still on their way: the history may be read before the pictures have come.
+
+        Raises:
+            ConnectionLost: they do not come; no picture is left out in silence.
+        """
+        with anyio.move_on_after(_FRAMES_LATE_S) as limit:
+            while not self._listener.ended:
+                frame = await self._receive()
+                if isinstance(frame, Gap):
+                    self._note_gap()
+                elif frame is not None and self._listener.hear(frame):
+                    limit.deadline = anyio.current_time() + _FRAMES_LATE_S
+        if not self._listener.ended:
+            raise self._pictures_lost("stayed silent")
+
+    def _note_gap(self) -> None:
+        if self._workflow.needs_socket:
+            raise self._pictures_lost("was lost")
+        self._listener.note_gap()
+        self._truth.look_now()
+
+    def _pictures_lost(self, what: str) -> ConnectionLost:
+        return ConnectionLost(
+            f"pictures of prompt {self.prompt_id} may be missing: they come over the web socket alone, which {what}",
+            hint="save them on the server with SaveImage instead of sending them",
+            details={"reason": "pictures_lost", "prompt_id": self.prompt_id},
+        )
 
     async def _receive(self) -> Frame | Gap | None:
         if self._socket is not None:

@@ -5,7 +5,7 @@ import anyio
 from emp_comfyui.client import ComfyUIClient
 from emp_comfyui.history import HistoryEntry, QueueView
 from emp_comfyui.settings import ComfyUISettings
-from emp_core.errors import ConnectionLost, ServiceBroken, ServiceUnavailable
+from emp_core.errors import ConnectionLost, ConnectorError, JobFailed, ServiceBroken, ServiceUnavailable
 
 __all__ = ["Truth"]
 
@@ -15,6 +15,8 @@ _QUEUE_SHARE = 20
 """And never so often that looking takes more than one part in so many of the time."""
 _DEAD_QUEUE_S = 20.0
 _LOST_LOOKS = 5
+_NO_ANSWER = (ServiceUnavailable, JobFailed)
+"""What a look may end with; JobFailed when an answer is too long to be read."""
 
 
 class Truth:
@@ -60,7 +62,7 @@ class Truth:
             entry = await self._client.history(self._prompt_id)
             if entry is None and anyio.current_time() >= self._next_queue:
                 entry = await self._look_at_queue()
-        except ServiceUnavailable as error:
+        except _NO_ANSWER as error:
             self._bear(error)
             entry = None
         else:
@@ -82,7 +84,7 @@ class Truth:
         """The entry alone, for a prompt that is said to be over."""
         try:
             return await self._client.history(self._prompt_id)
-        except ServiceUnavailable as error:
+        except _NO_ANSWER as error:
             self._bear(error)
             return None
 
@@ -123,7 +125,7 @@ class Truth:
                 details={"reason": "queue_dead", "waiting": len(queue.waiting)},
             )
 
-    def _bear(self, error: ServiceUnavailable) -> None:
+    def _bear(self, error: ConnectorError) -> None:
         """Put up with a server that does not answer, for a while: less long if nobody listens than if it is only silent.
 
         A server that loads a model may not answer for a minute; one that takes no connections has ended.

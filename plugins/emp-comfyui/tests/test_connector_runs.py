@@ -6,12 +6,12 @@ import anyio
 import pytest
 from emp_comfyui.testing import FakeComfyUI
 
-from .rig import Told, bytes_of, image, one_image, rigged, save, slow_image
+from .rig import BY_FRAMES, Told, bytes_of, image, one_image, rigged, save, slow_image
 
 
 @pytest.mark.parametrize("version", ["0.3.12", "0.3.64"])
 async def test_a_workflow_gives_its_picture_as_an_artifact(tmp_path: Path, version: str):
-    async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path) as rig:
+    async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
         await rig.connector.connect()
         told = Told()
         result = await rig.run(one_image(), told)
@@ -29,7 +29,7 @@ async def test_a_workflow_gives_its_picture_as_an_artifact(tmp_path: Path, versi
 
 
 async def test_progress_counts_nodes_and_steps_and_never_falls(tmp_path: Path):
-    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
         told = Told()
         await rig.run(slow_image(10), told)
     assert told.percents == sorted(told.percents)
@@ -39,7 +39,7 @@ async def test_progress_counts_nodes_and_steps_and_never_falls(tmp_path: Path):
 
 @pytest.mark.parametrize("version", ["0.3.12", "0.3.64"])
 async def test_previews_are_passed_on(tmp_path: Path, version: str):
-    async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path) as rig:
+    async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
         told = Told()
         await rig.run(slow_image(4, preview="jpeg"), told)
     assert told.previews
@@ -71,7 +71,7 @@ async def test_two_jobs_at_once_do_not_mix(tmp_path: Path):
 
 
 async def test_a_cached_repeat_gives_the_old_files_again(tmp_path: Path):
-    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
         first = await rig.run(one_image(), job_id="a")
         told = Told()
         again = await rig.run(one_image(), told, job_id="b")

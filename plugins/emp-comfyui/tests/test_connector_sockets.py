@@ -10,7 +10,7 @@ from emp_comfyui.workflow import Workflow
 
 from emp_core.errors import ConnectionLost, ServiceUnavailable
 
-from .rig import Told, image, one_image, rigged, slow_image
+from .rig import BY_FRAMES, Told, image, one_image, rigged, slow, slow_image
 
 ENDS = frozenset({"executing", "execution_success", "status"})
 
@@ -32,7 +32,7 @@ async def test_a_socket_cut_in_mid_run_does_not_end_the_job(tmp_path: Path):
 
 
 async def test_progress_goes_on_after_a_socket_came_back(tmp_path: Path):
-    async with FakeComfyUI() as server, rigged(server.url, tmp_path, EMP_COMFYUI_POLL_S="5") as rig:
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
         first, second = server.hold("ProbeSlow", at_step=2), server.hold("ProbeSlow", at_step=6)
         told = Told()
 
@@ -79,6 +79,35 @@ async def test_a_workflow_whose_pictures_need_the_socket_does_not_run_without_on
         with pytest.raises(ServiceUnavailable):
             await rig.run(graph)
         assert server.prompts == []
+
+
+SENDS = {"1": slow(), "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
+
+
+async def test_pictures_that_a_lost_socket_took_along_are_a_failure_and_not_left_out(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        hold = server.hold("ProbeSlow", at_step=2)
+
+        async def cut() -> None:
+            await hold.reached()
+            server.drop_sockets()
+            await server.until(lambda: bool(server.interrupts))
+            hold.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cut)
+            with anyio.fail_after(5), pytest.raises(ConnectionLost) as caught:
+                await rig.run(SENDS)
+        assert server.queue.remaining() == 0
+    assert caught.value.details["reason"] == "pictures_lost"
+
+
+async def test_pictures_that_do_not_come_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("emp_comfyui.run._FRAMES_LATE_S", 0.1)
+    async with FakeComfyUI(faults=Faults(silent_sockets=True)) as server, rigged(server.url, tmp_path) as rig:
+        with anyio.fail_after(5), pytest.raises(ConnectionLost) as caught:
+            await rig.run(SENDS)
+    assert caught.value.details["reason"] == "pictures_lost"
 
 
 async def test_a_late_history_is_waited_for(tmp_path: Path):
