@@ -13,6 +13,12 @@ import attrs
 from emp_comfyui.testing import FakeComfyUI, png
 from emp_comfyui.testing.recording import Recording, renamed
 
+_BARRIER = b"nothing before this?"
+
+
+def _is_barrier(message: aiohttp.WSMessage) -> bool:
+    return message.type is aiohttp.WSMsgType.PONG and bytes(message.data) == _BARRIER
+
 
 class SteppedTime:
     """Time that stands still until somebody lets the next sleeper go on."""
@@ -47,6 +53,7 @@ class SteppedTime:
 class SocketClient:
     socket: aiohttp.ClientWebSocketResponse
     reconnected: bool = False
+    kept: list[aiohttp.WSMessage] = attrs.field(factory=list)
 
 
 class RecordedSession:
@@ -195,18 +202,29 @@ class RecordedSession:
         self.names.update(zip(re.findall(_MADE_UP_SID, recorded), re.findall(_MADE_UP_SID, own), strict=False))
 
     async def _next_frame(self, client: SocketClient) -> aiohttp.WSMessage:
-        """The client's next frame; time passes only while there is none."""
-        for _ in range(2000):
+        """The client's next frame; time passes only while there is none.
+
+        A ping that is answered before anything else shows that no frame is on its way.
+        """
+        while True:
+            if client.kept:
+                return client.kept.pop(0)
             await self._settle()
-            try:
-                message = await client.socket.receive(timeout=0.004)
-            except TimeoutError:
-                if not self.time.advance():
-                    message = await client.socket.receive(timeout=self._patience_s)
-                else:
-                    continue
-            return message
-        raise AssertionError("no frame came")
+            await client.socket.ping(_BARRIER)
+            message = await client.socket.receive(timeout=5)
+            if not _is_barrier(message):
+                await self._take_barrier(client)
+                return message
+            if not self.time.advance():
+                return await client.socket.receive(timeout=self._patience_s)
+
+    async def _take_barrier(self, client: SocketClient) -> None:
+        """Keep what comes before the answered ping for later."""
+        while not client.socket.closed:
+            message = await client.socket.receive(timeout=5)
+            if _is_barrier(message):
+                return
+            client.kept.append(message)
 
     async def _closed(self, place: int, event: Mapping[str, Any]) -> None:
         client = self.clients.pop(event["client"])
@@ -217,7 +235,7 @@ class RecordedSession:
             return
         while not client.socket.closed:
             message = await client.socket.receive(timeout=5)
-            if message.type is not aiohttp.WSMsgType.TEXT:
+            if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
                 break
         self.compared += 1
         if client.socket.close_code != event["close_code"]:

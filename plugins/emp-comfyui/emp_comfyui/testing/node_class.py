@@ -25,10 +25,12 @@ class Site(Protocol):
     @property
     def folders(self) -> Folders:
         """Input, output and temp files."""
+        ...
 
     @property
     def models(self) -> Mapping[str, Sequence[str]]:
         """Names of the pretended model files by folder, such as ``checkpoints``."""
+        ...
 
 
 @attrs.frozen
