@@ -35,7 +35,7 @@ class Watcher:
             self.frames.append(frame)
             is_end = frame["type"] == "executing" and frame["data"]["node"] is None
             if frame["type"] == kind or (kind == "end" and is_end):
-                return frame
+                return dict(frame)
 
     async def json(self, path: str) -> Any:
         async with self.session.get(path) as response:

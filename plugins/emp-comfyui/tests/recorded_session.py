@@ -74,7 +74,7 @@ class RecordedSession:
         self.compared = 0
         self._orders: list[list[str]] = []
         self._temp_tags: dict[str, str] = {}
-        self._seen_client_ids: set[str] = set()
+        self._seen_client_ids: set[str | None] = set()
 
     async def run(self, before: Callable[[FakeComfyUI], None] | None = None) -> None:
         models: dict[str, list[str]] = {}
@@ -451,7 +451,7 @@ def _stripped(value: Any) -> Any:
         return [_stripped(each) for each in value]
     if not isinstance(value, dict):
         return value
-    plain = {}
+    plain: dict[str, Any] = {}
     for key, each in value.items():
         if key in _WORDS or (key == "sid" and len(each) == 32):
             plain[key] = "made up" if key == "sid" else None

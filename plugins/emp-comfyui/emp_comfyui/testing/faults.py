@@ -1,6 +1,6 @@
 """What can be made to go wrong with the fake server, as one frozen value that may be exchanged at any time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -43,6 +43,10 @@ class HttpFault:
         return not spent and self.method in (None, method) and fnmatchcase(path, self.path)
 
 
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
 @attrs.frozen
 class Faults:
     """Everything that is wrong at the moment; the default is a sound server.
@@ -60,13 +64,13 @@ class Faults:
     """
 
     http: Sequence[HttpFault] = ()
-    drop_frames: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    drop_frames: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     silent_sockets: bool = False
     history_late_by: int = 0
     history_never: bool = False
     missing_outputs: bool = False
     no_outputs: bool = False
-    out_of_memory: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    out_of_memory: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     lost_interrupts: int = 0
 
     def http_fault(self, method: str, path: str) -> HttpFault | None:
