@@ -18,13 +18,14 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 # uv trusts the certificates that the machine trusts, as pip does where a company has its own.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     run one job the whole way: queue, worker, progress bar, result on disk'
 	@echo 'make test     run every test'
 	@echo 'make check    lint, formatting, types, and which room may import which'
+	@echo 'make bench    measure this queue and its peers side by side (minutes); ARGS="--quick" for a look'
 	@echo 'make clean    remove the virtual environment and everything that was built'
 
 demo: $(READY)
@@ -42,7 +43,11 @@ check: $(READY)
 	@for suite in $(SUITES); do echo "$(BIN)/mypy $$suite"; $(BIN)/mypy "$$suite" || exit 1; done
 	$(BIN)/pyright
 
+bench: $(READY)
+	@$(BIN)/python -m bench $(ARGS)
+
 clean:
+	rm -rf bench/.venvs bench/node/node_modules bench/out
 	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

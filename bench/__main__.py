@@ -1,0 +1,133 @@
+"""``python -m bench``: measure, print tables, write JSON."""
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.environments import NODE, PYTHON_PEERS, Missing, Peer, find_peer
+from bench.idle import idle
+from bench.latency import latency
+from bench.memory import memory
+from bench.report import print_report
+from bench.rounds import Measure, Size, progress, run_rounds
+from bench.servers import Server
+from bench.throughput import drain, submit
+
+COMPARED: Mapping[str, Measure] = {
+    "drain": drain,
+    "submit": submit,
+    "latency": latency,
+    "memory": memory,
+    "idle": idle,
+}
+"""What is measured of every peer."""
+
+OWN: Mapping[str, Callable[[Size], dict[str, float]]] = {}
+"""What is measured of ours only."""
+
+_CORES = 2
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure this queue and its peers side by side."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small numbers and one round, to see that everything works"
+    )
+    parser.add_argument("--only", default="", help=f"some of: {', '.join([*COMPARED, *OWN])}")
+    parser.add_argument(
+        "--peers", default="", help=f"some of: {', '.join([*PYTHON_PEERS, NODE])}; 'none' for ours alone"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of which medians are taken; 3, or 1 with --quick")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="folder for the JSON")
+    given = parser.parse_args()
+    given.only = _words(parser, "--only", given.only, (*COMPARED, *OWN))
+    given.peers = _words(parser, "--peers", given.peers, (*PYTHON_PEERS, NODE))
+    return given
+
+
+def _words(parser: argparse.ArgumentParser, option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    words = tuple(word for part in text.split(",") if (word := part.strip())) or known
+    if unknown := [word for word in words if word not in known]:
+        parser.error(f"{option}: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+    return words
+
+
+def _find_peers(names: tuple[str, ...]) -> tuple[list[Peer], dict[str, str]]:
+    found, skipped = [find_peer("ours")], {}
+    for name in names:
+        try:
+            found.append(find_peer(name))
+        except Missing as error:
+            progress(f"skipped: {error}")
+            skipped[name] = str(error)
+    return found, skipped
+
+
+def _machine() -> dict[str, Any]:
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].partition(":")[2].strip() if lines else cpu
+    with Server() as server:
+        redis = server.version
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "redis": redis,
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    """Measure what the arguments ask for."""
+    given = _arguments()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
+    size = Size(given.quick, given.rounds or (1 if given.quick else 3))
+    compared = [name for name in given.only if name in COMPARED]
+    peers, skipped = _find_peers(given.peers if compared else ())
+    machine = _machine()
+    medians: dict[str, dict[str, float]] = {peer.name: {} for peer in peers}
+    rounds: dict[str, Any] = {}
+    for name in compared:
+        results = run_rounds(name, COMPARED[name], peers, size)
+        rounds[name] = {peer: {"rounds": one.rounds, "failures": one.failures} for peer, one in results.items()}
+        for peer, one in results.items():
+            medians[peer].update(one.medians())
+    for name in given.only:
+        if name in OWN:
+            progress(name)
+            medians["ours"].update(OWN[name](size))
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / f"{stamp}.json"
+    document = {
+        "at": stamp,
+        "quick": given.quick,
+        "machine": machine,
+        "versions": {peer.name: peer.version for peer in peers},
+        "skipped": skipped,
+        "medians": medians,
+        "rounds": rounds,
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print_report(medians, skipped)
+    print(f"Python {machine['python']}, Redis {machine['redis']}, {machine['cpu']}, {machine['cores']} cores")
+    print(f"Written to {path}")
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What was measured, as tables: the figures, their ratios to the best peer, and whether what we promise was reached."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import frozen
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["print_report"]
+
+Medians = Mapping[str, Mapping[str, float]]
+"""Peer → figure → value."""
+
+_WIDTH = 120
+LESS_IS_BETTER = ("ms", "B/job", "commands /s", "MB", "%")
+_ASYNC = ("arq", "saq", "taskiq", "streaq")
+
+
+@frozen
+class Promise:
+    """A figure that must be reached.
+
+    Attributes:
+        value: computes it; None when something that it needs was not measured.
+        least: it must be this or more; or, when ``most`` is given, that or less.
+    """
+
+    text: str
+    value: Callable[[Medians], float | None]
+    least: float | None = None
+    most: float | None = None
+
+    def met(self, value: float) -> bool:
+        """Whether the value is good enough."""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+def _ours(name: str) -> Callable[[Medians], float | None]:
+    return lambda medians: medians.get("ours", {}).get(name)
+
+
+def _ratio(name: str, among: Callable[[str], bool]) -> Callable[[Medians], float | None]:
+    def value(medians: Medians) -> float | None:
+        own = medians.get("ours", {}).get(name)
+        others = [
+            figures[name] for peer, figures in medians.items() if peer != "ours" and among(peer) and name in figures
+        ]
+        return own / max(others) if own is not None and others else None
+
+    return value
+
+
+def _python(peer: str) -> bool:
+    return peer != "bullmq"
+
+
+PROMISES = (
+    Promise("drain: times the best Python peer", _ratio("drain /s", _python), least=5.0),
+    Promise("drain: times BullMQ", _ratio("drain /s", lambda peer: peer == "bullmq"), least=0.8),
+    Promise("submit many: times the best Python peer", _ratio("submit many /s", _python), least=2.0),
+    Promise("submit one: times the best asyncio peer", _ratio("submit one /s", lambda peer: peer in _ASYNC), least=0.8),
+    Promise("submit to started, p99 ms", _ours("start p99 ms"), most=1.5),
+    Promise("submit to result seen, p99 ms", _ours("result p99 ms"), most=2.5),
+    Promise("commands a second, 10 idle workers", _ours("idle commands /s"), most=10.0),
+    Promise("workers woken by one job, of 1,000 idle", _ours("woken of 1,000"), most=1.0),
+    Promise("memory of a waiting job, bytes", _ours("memory B/job"), most=900.0),
+    Promise("claim at the head, µs, the slowest size", _ours("claim head µs"), most=80.0),
+    Promise("claim at worst, µs, the slowest size", _ours("claim worst µs"), most=200.0),
+    Promise("claim: slowest size by fastest", _ours("claim growth"), most=1.5),
+    Promise("idle worker: memory, MB", _ours("idle RSS MB"), most=60.0),
+    Promise("idle worker: CPU, %", _ours("idle CPU %"), most=0.5),
+)
+
+
+def print_report(medians: Medians, skipped: Mapping[str, str], console: Console | None = None) -> None:
+    """Print all tables to standard output."""
+    console = console or Console(width=_WIDTH)
+    shared = _shared_figures(medians)
+    if shared:
+        console.print(_figures_table(medians, shared))
+        if len(medians) > 1:
+            console.print(_ratios_table(medians, shared))
+    own = {name: value for name, value in medians.get("ours", {}).items() if name not in shared}
+    if own:
+        console.print(_own_table(own))
+    console.print(_promises_table(medians))
+    for name, why in skipped.items():
+        console.print(f"Skipped {name}: {why}", markup=False, highlight=False)
+
+
+def _shared_figures(medians: Medians) -> list[str]:
+    names = {name: None for figures in medians.values() for name in figures}
+    only_ours = [name for name in names if name.startswith(("claim", "woken", "fault"))]
+    return [name for name in names if name not in only_ours]
+
+
+def _figures_table(medians: Medians, names: Sequence[str]) -> Table:
+    return _table("Figures", medians, names, lambda peer, name: medians[peer].get(name))
+
+
+def _ratios_table(medians: Medians, names: Sequence[str]) -> Table:
+    def ratio(peer: str, name: str) -> float | None:
+        own, theirs = medians.get("ours", {}).get(name), medians[peer].get(name)
+        if not own or not theirs:
+            return None
+        return theirs / own if name.endswith(LESS_IS_BETTER) or "ms" in name else own / theirs
+
+    others = {peer: figures for peer, figures in medians.items() if peer != "ours"}
+    return _table("Ours, times better than", others, names, ratio)
+
+
+def _table(title: str, medians: Medians, names: Sequence[str], value: Callable[[str, str], float | None]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("")
+    for peer in medians:
+        table.add_column(peer, justify="right")
+    for name in names:
+        cells = [value(peer, name) for peer in medians]
+        table.add_row(name, *("" if cell is None else _shown(cell) for cell in cells))
+    return table
+
+
+def _own_table(own: Mapping[str, float]) -> Table:
+    table = Table("", title="Ours only", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("", justify="right")
+    for name, value in own.items():
+        table.add_row(name, _shown(value))
+    return table
+
+
+def _promises_table(medians: Medians) -> Table:
+    table = Table("figure", "measured", "promised", "", title="Promises", title_justify="left", box=SIMPLE_HEAD)
+    for promise in PROMISES:
+        value = promise.value(medians)
+        bound = f"≥ {promise.least:g}" if promise.least is not None else f"≤ {promise.most:g}"
+        verdict = "not measured" if value is None else "met" if promise.met(value) else "NOT MET"
+        table.add_row(promise.text, "" if value is None else _shown(value), bound, verdict)
+    return table
+
+
+def _shown(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
