@@ -92,10 +92,11 @@ async def test_a_lost_socket_is_cut_and_the_next_one_gets_what_the_recorded_one_
         message = await client.socket.receive(timeout=5)
         assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.ERROR)
         assert client.socket.close_code == 1006
-        again = Watcher(client.session, await client.session.ws_connect("/ws?clientId=me"))
-        await again.until("end")
+        async with client.session.ws_connect("/ws?clientId=me") as socket:
+            again = Watcher(client.session, socket)
+            await again.until("end")
         assert types(again.frames)[:3] == ["status", "executing", "progress_state"]
-        assert "mine" in await again.json("/history/mine")
+        assert "mine" in await client.json("/history/mine")
 
 
 async def test_a_server_that_died_knows_nothing_afterwards() -> None:
