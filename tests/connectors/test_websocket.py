@@ -112,7 +112,7 @@ async def test_at_the_bound_a_socket_ends_rather_than_lose_frames_in_silence():
     async with serving(answer) as url:
         connector = ticker(url, max_waiting_frames=5)
         async with connector.open_socket("/ws") as socket:
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 await closed.wait()
             assert [await socket.receive() for _ in range(5)] == [f"result {number}" for number in range(5)]
             with pytest.raises(ConnectionLost, match="fell too far behind"):
@@ -137,7 +137,7 @@ async def test_a_frame_longer_than_the_cap_ends_the_socket_while_it_arrives(frag
     async with serving(answer) as url:
         connector = ticker(url, max_frame_bytes=2**20)
         async with connector.open_socket("/ws") as socket:
-            with anyio.fail_after(10), pytest.raises(ConnectionLost, match="longer than"):
+            with anyio.fail_after(30), pytest.raises(ConnectionLost, match="longer than"):
                 await socket.receive()
         await connector.disconnect()
 
@@ -167,7 +167,7 @@ async def test_a_lost_socket_is_opened_again_and_greeted_again_and_the_gap_is_to
         connector = ticker(url, reopen_tries=3)
         async with connector.open_socket("/ws", greeting=[{"type": "hello"}]) as socket:
             seen: list[Any] = []
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 while "life 2" not in seen:
                     seen.append(await socket.receive())
         await connector.disconnect()
@@ -191,7 +191,7 @@ async def test_a_service_that_is_gone_ends_the_socket_after_its_tries():
     async with serving(answer) as url:
         connector = ticker(url, reopen_tries=2)
         async with connector.open_socket("/ws") as socket:
-            with anyio.fail_after(5), pytest.raises(ConnectionLost):
+            with anyio.fail_after(20), pytest.raises(ConnectionLost):
                 await _gaps_to_the_end(socket)
         await connector.disconnect()
     assert lives == 3
@@ -228,7 +228,7 @@ async def test_a_socket_that_need_not_open_is_a_gap_until_it_does():
 
     async with serving(answer) as url:
         connector = ticker(url, reopen_tries=None)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             async with connector.open_socket("/ws", must_open=False) as socket:
                 assert not socket.is_open
                 ready = True
@@ -248,7 +248,7 @@ async def test_a_peer_that_answers_no_pings_is_dead():
     async with serving(answer) as url:
         connector = ticker(url, ping_interval_s=0.02, ping_timeout_s=0.05)
         async with connector.open_socket("/ws") as socket:
-            with anyio.fail_after(5), pytest.raises(ConnectionLost):
+            with anyio.fail_after(20), pytest.raises(ConnectionLost):
                 await socket.receive()
         await connector.disconnect()
 
@@ -266,10 +266,10 @@ async def test_leaving_a_socket_whose_peer_does_not_read_is_bounded():
         group.start_soon(listener.serve, deaf)
         port = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]()
         connector = ticker(f"http://127.0.0.1:{port}")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             async with connector.open_socket("/ws") as socket:
                 with pytest.raises(ConnectionLost):
-                    await socket.send("x" * 50_000_000)
+                    await socket.send("x" * 16_000_000)
         await connector.disconnect()
         group.cancel_scope.cancel()
     for stream in accepted:

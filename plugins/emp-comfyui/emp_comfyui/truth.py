@@ -46,6 +46,7 @@ class Truth:
         """A frame of the prompt came: it is alive."""
         self._next_look = anyio.current_time() + self._settings.poll_s
         self._failing_since = self._stuck_since = None
+        self._missed = 0
 
     def look_now(self) -> None:
         """Frames may be missing: look at everything, at once."""

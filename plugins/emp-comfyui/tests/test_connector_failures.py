@@ -188,7 +188,7 @@ async def test_a_server_killed_in_mid_run_is_a_lost_connection_soon(tmp_path: Pa
 
         async with anyio.create_task_group() as group:
             group.start_soon(kill)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 error = await failure(rig, slow_image())
     assert isinstance(error, ConnectionLost)
     assert error.details["reason"] == "server_gone"
@@ -204,7 +204,7 @@ async def test_a_prompt_that_a_restart_forgot_is_lost_and_not_waited_for(tmp_pat
 
         async with anyio.create_task_group() as group:
             group.start_soon(restart)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 error = await failure(rig, slow_image())
     assert isinstance(error, ConnectionLost)
     assert error.details["reason"] == "prompt_lost"
@@ -220,7 +220,7 @@ async def test_a_prompt_that_somebody_deleted_is_lost(tmp_path: Path):
 
         async with anyio.create_task_group() as group:
             group.start_soon(delete)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 error = await failure(rig, one_image())
     assert error.details["reason"] == "prompt_lost"
 
@@ -254,7 +254,7 @@ async def test_a_queue_that_stands_still_is_a_broken_service(tmp_path: Path, mon
 
         async with anyio.create_task_group() as group:
             group.start_soon(look)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 error = await failure(rig, one_image())
         assert isinstance(error, ServiceBroken)
         assert server.queue.remaining() == 0
@@ -267,7 +267,7 @@ async def test_answers_that_are_none_for_a_while_do_not_end_a_job(tmp_path: Path
     faults = Faults(http=[HttpFault("/history/*", kind, times=2, size=100_000)], silent_sockets=True)
     async with FakeComfyUI(faults=faults) as server, rigged(server.url, tmp_path, EMP_COMFYUI_GONE_S="5") as rig:
         rig.connector.max_answer_bytes = 50_000  # type: ignore[misc]  # this test's cap
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             assert (await rig.run(one_image())).artifacts
 
 

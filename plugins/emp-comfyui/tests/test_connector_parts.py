@@ -18,7 +18,7 @@ from emp_comfyui.progress import ProgressTracker
 from emp_comfyui.settings import ComfyUISettings
 from emp_comfyui.testing import FakeComfyUI, Faults, HttpFault
 from emp_comfyui.workflow import Workflow
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emp_core.config import load_settings
@@ -166,6 +166,7 @@ EVENTS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(EVENTS))
 def test_progress_never_falls_and_never_goes_beyond_the_end(events: list[Any]):
     tracker = ProgressTracker(Workflow(one_image()))
@@ -195,6 +196,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_answers_of_any_shape_are_read_without_breaking(answer: Any):
     QueueView.read(answer).find("p")
