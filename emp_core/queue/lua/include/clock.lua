@@ -5,7 +5,14 @@ local function clock()
   return t[1] * 1000000 + t[2]
 end
 
--- Lua's own conversion loses digits beyond 14.
+-- Lua's own conversion loses digits beyond 14, and this one is slow: what is written again and again is kept.
+local texts = {}
+
 local function us(number)
-  return string.format('%.0f', number)
+  local text = texts[number]
+  if not text then
+    text = string.format('%.0f', number)
+    texts[number] = text
+  end
+  return text
 end

@@ -10,7 +10,7 @@ local emitted = {}
 -- fragment: JSON members to go into the entry, without braces, beginning with a comma; or ''.
 -- watched: whether somebody follows this job; only then there is anybody to publish the entry to.
 local function emit(id, name, at, fragment, watched)
-  local entry = '{"event":"' .. name .. '","job":"' .. id .. '","at":' .. string.format('%.0f', at) .. fragment .. '}'
+  local entry = '{"event":"' .. name .. '","job":"' .. id .. '","at":' .. us(at) .. fragment .. '}'
   local list = prefix .. 'jobs:' .. id .. ':events'
   if redis.call('RPUSH', list, entry) > JOB_EVENTS_MAX then
     redis.call('LTRIM', list, -JOB_EVENTS_MAX, -1)
