@@ -18,7 +18,7 @@ from emp_core.errors import (
     UnsafeName,
 )
 from emp_core.jobs.model import JobError
-from emp_core.jobs.outcomes import Failed, Outcome, Release, Retry
+from emp_core.jobs.outcomes import Failed, Release, Retry
 
 __all__ = ["Backoff", "job_error", "outcome_of"]
 
@@ -52,7 +52,7 @@ def job_error(error: BaseException, *, retryable: bool) -> JobError:
     return JobError("unexpected", f"{type(error).__name__}: {error}", retryable)
 
 
-def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Backoff) -> Outcome:
+def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Backoff) -> Failed | Release | Retry:
     """What becomes of a job whose attempt raised ``error``.
 
     Args:

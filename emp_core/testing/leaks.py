@@ -6,10 +6,12 @@ turn, a lane its head.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
-from redis import Redis
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 __all__ = ["OWNERS", "Snapshot", "disowned", "take_snapshot"]
 
@@ -47,7 +49,8 @@ def take_snapshot(client: "Redis", namespace: str) -> Snapshot:
     keys: list[str] = sorted(client.scan_iter(match=_literal(namespace) + "*", count=1000))
     with client.pipeline(transaction=False) as pipe:
         for key in keys:
-            pipe.type(key).pttl(key)
+            pipe.type(key)
+            pipe.pttl(key)
         facts = pipe.execute()
     kinds = dict(zip(keys, facts[::2], strict=True))
     ttls = dict(zip(keys, facts[1::2], strict=True))

@@ -1,5 +1,6 @@
 """One attempt: report, process, decide. What it decided is a value; recording it is the finisher's work."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from emp_core.connectors.base import Connector
 from emp_core.connectors.context import JobContext, Preview
 from emp_core.errors import AttemptTimeout, ConnectorError, DeadlineExceeded, EmpError, NotHere
 from emp_core.jobs.codec import dumps, encode_error, encode_result
-from emp_core.jobs.model import Artifact, Job
+from emp_core.jobs.model import Artifact, Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.queue.consumer import Finish
@@ -26,6 +27,12 @@ __all__ = ["Attempts"]
 
 log = structlog.get_logger("emp.worker")
 
+NotDone = Retry | Failed | Release | Cancelled
+
+_MESSAGE_MAX = 8_000
+_DETAILS_MAX = 32_000
+"""Characters of an error that go into the job; a service may put a whole page into its message."""
+
 
 @frozen
 class _Done:
@@ -33,6 +40,8 @@ class _Done:
 
     result: JobResult
     text: str
+    usage: str
+    record: str
 
 
 @frozen
@@ -58,13 +67,16 @@ class Attempts:
         decided = await self._decide(connector, held, on_end)
         record = f'{self._by},"ran_ms":{(time.perf_counter() - began) * 1000:.1f}{_gpu_record(held.gpu)}'
         if isinstance(decided, _Done):
-            record += _usage_record(decided.result.usage)
-            return Completed(decided.result), self._completed(held, decided, record)
+            job, token = held.claimed.job, held.claimed.token
+            done = Finish(
+                job.id, token, "completed", result=decided.text, usage=decided.usage, record=record + decided.record
+            )
+            return Completed(decided.result), done
         return decided, self._encode(held, decided, record)
 
     async def _decide(
         self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
-    ) -> Outcome | _Done:
+    ) -> NotDone | _Done:
         job = held.claimed.job
         limit_s, out_of_time = _time_limit(job)
         scope = anyio.CancelScope()
@@ -80,6 +92,11 @@ class Attempts:
                 done = await self._process(connector, held)
         except Exception as error:  # whatever a connector raises is the outcome of this attempt, and nobody else's
             failure = _the_failure(error)
+        except anyio.get_cancelled_exc_class():
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # Nobody cancelled us: it awaited something that was cancelled elsewhere. Let through, it would end the slot.
+            failure = RuntimeError("the connector was cancelled by something that it waited for")
         finally:
             held.scope = None
         if done is not None:
@@ -114,9 +131,11 @@ class Attempts:
 
     async def _fit(self, job: Job, result: JobResult) -> _Done:
         """The result as it is, or, when it is too large for Redis, one that refers to where it is stored."""
+        usage, record = dumps(dict(result.usage)) if result.usage else "", _usage_record(result.usage)
+        usage.encode()  # what cannot be sent is this attempt's failure, too
         text = encode_result(result)
         if self._fits(text):
-            return _Done(result, text)
+            return _Done(result, text, usage, record)
         key = artifact_key(job, job.attempt, len(result.artifacts), "result.json")
         stored = await self.store.put(key, text.encode(), media_type="application/json", overwrite=True)
         whole = Artifact(
@@ -126,43 +145,38 @@ class Attempts:
         if not self._fits(text := encode_result(small)):
             small = evolve(small, artifacts=(whole,))
             text = encode_result(small)
-        return _Done(small, text)
+        return _Done(small, text, usage, record)
 
     def _fits(self, text: str) -> bool:
         return len(text) <= self.max_result_bytes and len(text.encode()) <= self.max_result_bytes
 
-    def _outcome_of_failure(self, job: Job, failure: Exception) -> Outcome:
+    def _outcome_of_failure(self, job: Job, failure: Exception) -> NotDone:
         outcome = outcome_of(failure, attempt=job.attempt, max_attempts=job.max_attempts, backoff=self.backoff)
         if isinstance(failure, EmpError):
-            log.warning("attempt failed", job=job.id, attempt=job.attempt, code=failure.code, error=failure.message)
+            log.warning(
+                "attempt failed", job=job.id, attempt=job.attempt, code=failure.code, error=_sendable(failure.message)
+            )
         else:
             log.error("attempt failed unexpectedly", job=job.id, attempt=job.attempt, exc_info=failure)
         return outcome
 
-    def _completed(self, held: Held, done: _Done, record: str) -> Finish:
-        job, token = held.claimed.job, held.claimed.token
-        usage = dumps(dict(done.result.usage)) if done.result.usage else ""
-        return Finish(job.id, token, "completed", result=done.text, usage=usage, record=record)
-
-    def _encode(self, held: Held, outcome: Outcome, record: str) -> Finish:
+    def _encode(self, held: Held, outcome: NotDone, record: str) -> Finish:
         job, token = held.claimed.job, held.claimed.token
         match outcome:
-            case Completed(result):
-                return self._completed(held, _Done(result, encode_result(result)), record)
             case Failed(error):
-                return Finish(job.id, token, "failed", error=encode_error(error), record=record)
+                return Finish(job.id, token, "failed", error=_error_text(error), record=record)
             case Cancelled():
                 return Finish(job.id, token, "cancelled", record=record)
             case Retry(error, delay_s, avoid_worker):
                 moved = evolve(job.requirement, avoid=(self.worker_id,)) if avoid_worker else None
                 where: dict[str, Any] = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
-                why = encode_error(error)
+                why = _error_text(error)
                 return Finish(job.id, token, "retry", delay_s=delay_s, error=why, record=record, **where)
             case Release(error, avoid_worker):
                 not_here = (*job.requirement.not_here, self.worker_id)
                 moved = evolve(job.requirement, not_here=not_here) if avoid_worker else None
                 where = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
-                why = encode_error(error) if error else ""
+                why = _error_text(error) if error else ""
                 return Finish(job.id, token, "release", error=why, record=record, **where)
 
 
@@ -177,7 +191,7 @@ def _time_limit(job: Job) -> tuple[float | None, ConnectorError]:
     return max(0.0, left_s), DeadlineExceeded("the deadline passed before the job was done")
 
 
-def _outcome_of_stop(why: str) -> Outcome:
+def _outcome_of_stop(why: str) -> NotDone:
     """An attempt that was stopped from outside. A lost lease has no outcome: what is made of it is refused."""
     return Cancelled() if why == "cancelled" else Release()
 
@@ -206,4 +220,21 @@ def _usage_record(usage: Mapping[str, Any]) -> str:
     if not usage:
         return ""
     told = ((name, usage.get(name)) for name in ("loading_ms", "cache_hits"))
-    return "".join(f',"{name}":{value:g}' for name, value in told if isinstance(value, (int, float)))
+    return "".join(f',"{name}":{dumps(value)}' for name, value in told if isinstance(value, (int, float)))
+
+
+def _error_text(error: JobError) -> str:
+    """An error as it goes into the job, whatever a connector has put into it."""
+    shown = evolve(error, message=_sendable(error.message))
+    try:
+        text = encode_error(shown)
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if text and len(text) <= _MESSAGE_MAX + _DETAILS_MAX:
+        return text
+    return encode_error(evolve(shown, details={"details": _sendable(repr(error.details))}))
+
+
+def _sendable(text: object) -> str:
+    return str(text)[:_MESSAGE_MAX].encode("utf-8", "replace").decode()

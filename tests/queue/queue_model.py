@@ -201,5 +201,3 @@ class QueueModel:
             job.status = "failed"
         else:
             self._put_back(job, delayed=False)
-
-

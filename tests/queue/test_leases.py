@@ -36,7 +36,10 @@ async def test_an_outcome_under_an_older_lease_is_refused(queue: JobQueue, hands
     assert await first.finish(late, decision) == (-1, "pending")
     current = await second.take_one()
     assert await first.finish(late, decision) == (-1, "active")
-    assert await second.finish(current, result='{"success":true,"data":{"by":"second"},"artifacts":[]}') == (1, "completed")
+    assert await second.finish(current, result='{"success":true,"data":{"by":"second"},"artifacts":[]}') == (
+        1,
+        "completed",
+    )
     assert await first.finish(late, decision) == (-1, "completed")
     done = await queue.get("a")
     assert done.result is not None
@@ -217,13 +220,25 @@ async def test_a_ghost_among_the_active_is_forgotten(queue: JobQueue, hands: Han
 
 async def test_ghosts_among_the_waiting_are_passed_over(queue: JobQueue, hands: Hands):
     await put(queue, "g1", "a", "g2", "b", customer_id="c")
-    await queue.client.delete(*[key for one in ("g1", "g2") for key in (queue.keys.job(one), queue.keys.payload(one), queue.keys.job_events(one))])
+    await queue.client.delete(
+        *[
+            key
+            for one in ("g1", "g2")
+            for key in (queue.keys.job(one), queue.keys.payload(one), queue.keys.job_events(one))
+        ]
+    )
     assert await (await hands()).ids(4) == ["a", "b"]
 
 
 async def test_a_whole_line_of_ghosts_is_passed_over(queue: JobQueue, hands: Hands):
     await put(queue, "g1", "g2")
-    await queue.client.delete(*[key for one in ("g1", "g2") for key in (queue.keys.job(one), queue.keys.payload(one), queue.keys.job_events(one))])
+    await queue.client.delete(
+        *[
+            key
+            for one in ("g1", "g2")
+            for key in (queue.keys.job(one), queue.keys.payload(one), queue.keys.job_events(one))
+        ]
+    )
     hand = await hands()
     assert await hand.ids(4) == []
     await put(queue, "a")
@@ -233,7 +248,9 @@ async def test_a_whole_line_of_ghosts_is_passed_over(queue: JobQueue, hands: Han
 async def test_waiting_jobs_fail_at_their_deadline(queue: JobQueue, hands: Hands):
     hand = await hands()
     await put(queue, "p", deadline_at=datetime.now(UTC) + timedelta(hours=1))
-    await put(queue, "s", deadline_at=datetime.now(UTC) + timedelta(hours=1), start_at=datetime.now(UTC) + timedelta(hours=2))
+    await put(
+        queue, "s", deadline_at=datetime.now(UTC) + timedelta(hours=1), start_at=datetime.now(UTC) + timedelta(hours=2)
+    )
     for one in ("p", "s"):
         await make_due(queue, "deadlines", one)
     assert (await hand.consumer.sweep(rescue=True)).expired == 2

@@ -12,7 +12,21 @@ from emp_core.queue.queue import JobQueue
 
 from .hands import Hands, end_lease, put
 
-CUSTOMERS = ["a:b", "workers", "line", "line:x", "", "*", "[a]", "ünï — 客户", 'quo"te', "back\\slash", "{tag}", "%s", "a b"]
+CUSTOMERS = [
+    "a:b",
+    "workers",
+    "line",
+    "line:x",
+    "",
+    "*",
+    "[a]",
+    "ünï — 客户",
+    'quo"te',
+    "back\\slash",
+    "{tag}",
+    "%s",
+    "a b",
+]
 
 
 @pytest.mark.parametrize("customer", [name for name in CUSTOMERS if name])
@@ -110,7 +124,9 @@ async def test_attempts_stay_whole_numbers(queue: JobQueue, hands: Hands):
     assert last.data["attempt"] == 12
 
 
-@pytest.mark.parametrize("payload", [None, 0, "", [], {}, "ü\u2028\x00", {"a" * 300: [[[]]]}, 1e-9, 12345678901234567890])
+@pytest.mark.parametrize(
+    "payload", [None, 0, "", [], {}, "ü\u2028\x00", {"a" * 300: [[[]]]}, 1e-9, 12345678901234567890]
+)
 async def test_a_payload_comes_back_as_it_was(queue: JobQueue, hands: Hands, payload: object):
     await put(queue, "a", payload=payload)
     assert (await (await hands()).take_one()).job.payload == payload

@@ -45,9 +45,7 @@ async def test_the_same_outcome_is_recorded_once(queue: JobQueue, hands: Hands):
 
 
 @pytest.mark.parametrize(("decision", "status"), [("retry", "pending"), ("release", "pending")])
-async def test_the_same_return_to_the_queue_is_made_once(
-    queue: JobQueue, hands: Hands, decision: str, status: str
-):
+async def test_the_same_return_to_the_queue_is_made_once(queue: JobQueue, hands: Hands, decision: str, status: str):
     await put(queue, "a")
     hand = await hands()
     claimed = await hand.take_one()

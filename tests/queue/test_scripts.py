@@ -27,7 +27,11 @@ def header_words(file: str, field: str) -> list[str]:
 
 ALL_FILES = [
     *SCRIPT_NAMES,
-    *(f"include/{path.name.removesuffix('.lua')}" for path in (LUA / "include").iterdir() if path.name.endswith(".lua")),
+    *(
+        f"include/{path.name.removesuffix('.lua')}"
+        for path in (LUA / "include").iterdir()
+        if path.name.endswith(".lua")
+    ),
 ]
 
 
