@@ -45,6 +45,7 @@ class Claimer:
         self._on_claim = on_claim
         self._woken = anyio.Event()
         self._freed = anyio.Event()
+        self._asked = 0
 
     def wake(self) -> None:
         """There may be work."""
@@ -53,12 +54,16 @@ class Claimer:
     def slot_freed(self) -> None:
         """A slot became free."""
         self._freed.set()
+        if len(self._free()) > self._asked:
+            # A service that had no slot when there was nothing to have for the others.
+            self._woken.set()
 
     async def run(self) -> None:
         """Claim until cancelled."""
         while True:
             groups = await self._free_slots()
             self._woken = anyio.Event()
+            self._asked = len(groups)
             claim = await self._claim(groups)
             if claim is None:
                 continue
@@ -90,8 +95,10 @@ class Claimer:
         delay_s = 0.05
         while True:
             try:
-                # The same token again gives the same jobs, should the reply have been lost.
-                return await self._consumer.claim(token, groups, self._machine_id)
+                # The same token again gives the same jobs, should the reply have been lost. Not cancelled on its way:
+                # jobs that were claimed and that nobody knows of would wait for their leases to end.
+                with anyio.CancelScope(shield=True):
+                    return await self._consumer.claim(token, groups, self._machine_id)
             except AWAY as error:
                 log.warning("no claims: redis is away", error=str(error))
             await anyio.sleep(delay_s)

@@ -131,12 +131,12 @@ class Leases:
         """Take note of progress; it is sent on at most twice a second."""
         held.progress = percent
         if message is not None:
-            held.message = message[:_MESSAGE_MAX]
+            held.message = _sendable(message)
         self._changed.set()
 
     def checkpoint(self, held: Held, service_job_id: str) -> None:
         """Take note of the service's id of the run."""
-        held.service_job_id = service_job_id
+        held.service_job_id = _sendable(service_job_id)
         self._changed.set()
 
     async def fresh(self) -> None:
@@ -191,3 +191,8 @@ class Leases:
             elif lease.job_id in renewal.cancelled:
                 held.stop("cancelled")
         self._on_renewal(renewal)
+
+
+def _sendable(text: str) -> str:
+    """A connector's text as Redis takes it: what it does not would end every renewal, and so the worker."""
+    return str(text)[:_MESSAGE_MAX].encode("utf-8", "replace").decode()

@@ -138,7 +138,13 @@ class ServiceRunner:
                     await self._look.wait()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                await self.connector.disconnect()
+                await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        try:
+            await self.connector.disconnect()
+        except Exception as error:  # it ends either way, and the jobs of this worker have to be given back
+            log.warning("the connector failed to disconnect", service=self.name, error=str(error))
 
     async def _connect(self) -> None:
         delay_s = _CONNECT_FIRST_S

@@ -210,6 +210,7 @@ local function begin(id, customer)
     'attempt', attempt, 'started_at', begun)
   if f.progress then
     redis.call('HDEL', job, 'progress', 'message')
+    hash = redis.call('HGETALL', job)
   end
   -- What was just written comes last, and so it counts.
   for _, text in ipairs({ 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'attempt', attempt,

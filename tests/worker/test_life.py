@@ -1,0 +1,317 @@
+"""A worker from its start to its end: what it offers, how it stops, and that no job is lost on the way."""
+
+from datetime import UTC, datetime, timedelta
+
+import anyio
+import pytest
+
+from emp_core.connectors.base import Health
+from emp_core.errors import ConfigError, ServiceUnavailable
+from emp_core.jobs.model import JobSpec
+from emp_core.jobs.states import JobState
+from emp_core.queue.queue import JobQueue
+from emp_core.testing.steered import Steering, steered_binding
+from emp_core.testing.workers import WorkerStarter
+from emp_core.worker.worker import Worker
+
+from .waiting import names_of_events, until_event
+
+SLOW_POLL = {"poll_s": 60.0}
+"""A worker that looks by itself once a minute: what comes sooner, came because it was told."""
+
+
+@pytest.fixture
+def other_steering():
+    made = Steering()
+    yield made
+    made.close()
+
+
+# -- claiming ----------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_do_not_wait_for_the_next_look(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    await start_worker(steered_binding(steering), **SLOW_POLL)
+    for _ in range(3):
+        job = await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        await queue.wait(job.id, timeout=10)
+
+
+async def test_a_service_that_gets_a_slot_back_takes_the_next_job_while_another_one_is_idle(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, other_steering: Steering
+):
+    await start_worker(
+        steered_binding(steering, "one"),
+        steered_binding(other_steering, "two"),
+        concurrency=("1",),
+        **SLOW_POLL,
+    )
+    first = await queue.submit(JobSpec("one"))
+    (await steering.next()).complete()
+    await queue.wait(first.id, timeout=10)
+    await queue.submit_many(JobSpec("one") for _ in range(3))
+    for _ in range(3):
+        attempt = await steering.next()
+        await anyio.wait_all_tasks_blocked()
+        attempt.complete()
+
+
+async def test_a_lane_that_went_and_came_back_is_served_at_once(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering), **SLOW_POLL)
+    for _ in range(3):
+        job = await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        await queue.wait(job.id, timeout=10)
+        await queue.client.zadd(queue.keys.fixed("lanes_empty"), {"steered": 1}, xx=True)
+        await queue.client.rpush(queue.keys.worker(running.id, "inbox"), "due")
+        with anyio.fail_after(10):  # the keeper comes by; nothing tells when
+            while await queue.client.hexists(queue.keys.fixed("lanes"), "steered"):
+                await anyio.sleep(0.01)
+
+
+async def test_a_service_that_is_down_at_the_start_is_taken_up_when_it_is_there(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.connect_error = ServiceUnavailable("nobody listens on port 1")
+    await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered"))
+    [view] = await queue.workers()
+    assert view.capabilities.services["steered"].withdrawn is not None
+    steering.connect_error = None
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).attempt == 1
+
+
+async def test_a_service_that_is_not_healthy_gets_no_jobs(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.health = Health(ok=False, reason="it is warming up")
+    await start_worker(steered_binding(steering))
+    await queue.submit(JobSpec("steered"))
+    with anyio.fail_after(10):
+        while (await queue.workers())[0].capabilities.services["steered"].withdrawn != "it is warming up":
+            await anyio.sleep(0.01)
+    assert steering.attempts == []
+
+
+async def test_a_scheduled_job_begins_when_it_is_due(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    """Even though the keeper slept when it was submitted."""
+    await start_worker(steered_binding(steering), **SLOW_POLL)
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    await queue.wait(job.id, timeout=10)
+    start_at = datetime.now(UTC) + timedelta(seconds=0.2)
+    later = await queue.submit(JobSpec("steered", start_at=start_at))
+    (await steering.next()).complete()
+    done = await queue.wait(later.id, timeout=10)
+    assert done.started_at is not None
+    assert timedelta(0) <= done.started_at - start_at < timedelta(seconds=1)
+
+
+async def test_a_name_that_is_taken_is_refused(start_worker: WorkerStarter):
+    await start_worker(name="same", lease_s=0.5)
+    with pytest.raises(ConfigError, match="a worker same@test is alive already"):
+        await start_worker(name="same", lease_s=0.5)
+
+
+async def test_a_dead_ones_name_is_waited_for(queue: JobQueue, start_worker: WorkerStarter):
+    await queue.client.set(queue.keys.worker("same@test", "heartbeat"), "dead", px=400)
+    job = await queue.submit(JobSpec("echo"))
+    await start_worker(name="same", lease_s=0.5)
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+
+
+# -- cancelling and losing ---------------------------------------------------------------------------------------
+
+
+async def test_a_cancel_reaches_the_connector(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    await start_worker(steered_binding(steering), lease_s=60.0)
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    assert (await queue.cancel(job.id)).status is JobState.ACTIVE
+    await attempt.until_ended()
+    assert attempt.cancelled
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.CANCELLED
+    assert steering.cancels == [job.id]
+
+
+async def test_a_lost_lease_stops_the_attempt(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    await start_worker(steered_binding(steering), lease_s=0.6)
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    await queue.client.hset(queue.keys.job(job.id), "token", "somebody else's")
+    await attempt.until_ended()
+    assert attempt.cancelled
+    assert "released" not in await names_of_events(queue, job.id)
+    # That somebody does not exist: its lease ends, and the job is done after all.
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).crashes == 1
+
+
+async def test_progress_and_the_checkpoint_arrive(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered", max_attempts=2))
+    attempt = await steering.next()
+    following = queue.events(job.id)
+    async for event in following:
+        if event.name == "claimed":
+            await attempt.context.checkpoint("run-7")
+            await attempt.context.progress(0.25, "half of a half")
+        elif event.name == "progress":
+            assert (event.data["progress"], event.data["message"]) == (25.0, "half of a half")
+            break
+    await following.aclose()
+    attempt.fail(RuntimeError("again"))
+    again = await steering.next()
+    assert again.context.service_job_id == "run-7"
+    assert again.job.progress == 0
+    again.complete()
+    await queue.wait(job.id, timeout=10)
+
+
+@pytest.mark.parametrize("message", ["\ud800", "x" * 100_000, "\x00"])
+async def test_no_message_of_a_connector_ends_its_worker(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, message: object
+):
+    await start_worker(steered_binding(steering), lease_s=1.0)
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    await attempt.context.progress(0.5, message)  # type: ignore[arg-type]
+    await attempt.context.checkpoint(message)  # type: ignore[arg-type]
+    with anyio.fail_after(10):
+        while (await queue.get(job.id)).progress != 50:
+            await anyio.sleep(0.01)
+    attempt.complete()
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+
+
+# -- ending ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_drained_worker_lets_its_jobs_end_and_takes_no_more(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering), grace_s=30.0)
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    running.worker.drain("test")
+    later = await queue.submit(JobSpec("steered"))
+    attempt.complete()
+    await running.until_ended()
+    assert (await queue.get(job.id)).status is JobState.COMPLETED
+    assert (await queue.get(later.id)).status is JobState.PENDING
+    assert await queue.workers() == []
+
+
+@pytest.mark.parametrize(
+    "how", ["grace over", "stopped", "second signal", "cancelled from outside", "told by its inbox"]
+)
+async def test_jobs_that_do_not_end_are_given_back_uncounted(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, how: str
+):
+    running = await start_worker(
+        steered_binding(steering), grace_s=0.05 if how in ("grace over", "told by its inbox") else 60.0
+    )
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    match how:
+        case "grace over":
+            running.worker.drain()
+        case "stopped":
+            running.worker.stop()
+        case "second signal":
+            running.worker.drain()
+            running.worker.stop()
+        case "cancelled from outside":
+            running.scope.cancel()
+        case "told by its inbox":
+            await queue.client.rpush(queue.keys.worker(running.id, "inbox"), "drain spot notice")
+    await running.until_ended()
+    assert attempt.cancelled
+    back = await queue.get(job.id)
+    assert (back.status, back.attempt, back.crashes) == ("pending", 0, 0)
+    assert (await names_of_events(queue, job.id))[-1] == "released"
+
+
+async def test_a_service_that_takes_its_time_to_stop_does_not_keep_its_job(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering), grace_s=0.0)
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    attempt.linger = anyio.Event()
+    running.worker.drain()
+    try:
+        await until_event(queue, job.id, "released")
+        assert not running.ended.is_set()
+    finally:
+        attempt.linger.set()
+    await running.until_ended()
+    assert (await names_of_events(queue, job.id)).count("released") == 1
+
+
+async def test_a_claim_that_is_under_way_when_the_worker_drains_loses_nothing(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    claimed, answered = anyio.Event(), anyio.Event()
+
+    def wire(worker: Worker) -> None:
+        make = worker._wire
+
+        def wired(*arguments) -> None:
+            make(*arguments)
+            claim = worker._consumer.claim
+
+            async def slow(*call):
+                given = await claim(*call)
+                if given.jobs:
+                    claimed.set()
+                    await answered.wait()
+                return given
+
+            worker._consumer.claim = slow  # type: ignore[method-assign]
+
+        worker._wire = wired  # type: ignore[method-assign]
+
+    running = await start_worker(steered_binding(steering), wire=wire)
+    job = await queue.submit(JobSpec("steered"))
+    with anyio.fail_after(10):
+        await claimed.wait()
+    running.worker.stop()
+    await anyio.wait_all_tasks_blocked()
+    answered.set()
+    await running.until_ended()
+    assert (await queue.get(job.id)).status is JobState.PENDING
+    assert (await names_of_events(queue, job.id))[-1] == "released"
+
+
+async def test_a_connector_that_fails_to_disconnect_does_not_fail_the_worker(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.disconnect_error = RuntimeError("no such socket")
+    running = await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered"))
+    await steering.next()
+    await running.end()
+    assert (await queue.get(job.id)).status is JobState.PENDING
+
+
+async def test_a_worker_may_be_cancelled_before_it_began(start_worker: WorkerStarter):
+    running = await start_worker()
+    running.scope.cancel()
+    await running.until_ended()
+
+
+async def test_one_worker_runs_many_jobs_at_once(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    await start_worker(steered_binding(steering), concurrency=("50",))
+    jobs = await queue.submit_many(JobSpec("steered") for _ in range(120))
+    attempts = [await steering.next() for _ in range(50)]
+    for attempt in attempts:
+        attempt.complete()
+    for _ in range(70):
+        (await steering.next()).complete()
+    for job in jobs:
+        assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
