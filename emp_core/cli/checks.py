@@ -113,7 +113,7 @@ async def check_redis(settings: Settings) -> Check:
             return failed("redis", error)
         url = server.url
     try:
-        async with opened(url, wait_s=_REDIS_S) as client:
+        async with opened(url, wait_s=min(_REDIS_S, settings.redis_wait_s), settings=settings) as client:
             info: dict[str, Any] = await client.info()
     except EmpError as error:
         return failed("redis", error)

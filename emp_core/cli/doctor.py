@@ -3,13 +3,13 @@
 import sys
 from collections.abc import AsyncIterator, Callable
 
-import anyio
 import click
 
 from emp_core.cli import checks
 from emp_core.cli.checks import Check, State
 from emp_core.cli.checks_services import check_services
 from emp_core.cli.failures import DONE, UNREACHED, USAGE
+from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, emit_failure, json_option
 from emp_core.config import Settings, environment
 from emp_core.errors import ConfigError
@@ -43,7 +43,7 @@ def doctor(as_json: bool) -> int:
             if not as_json:
                 emit(None, _line(check), as_json=False)
 
-    anyio.run(run)
+    run_async(run)
     failed = [check for check in found if check.state is State.FAIL]
     if as_json:
         _emit_json(found, failed)

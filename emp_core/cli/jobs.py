@@ -6,9 +6,11 @@ from typing import Any
 import anyio
 import click
 
-from emp_core.cli.failures import DONE, FAILED, WaitTimeout, explain
+from emp_core.cli import failures
+from emp_core.cli.failures import DONE, FAILED, WaitTimeout
 from emp_core.cli.following import event_line, follow
 from emp_core.cli.hub import open_queue, prepared
+from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, emit_failure, json_option, note, table
 from emp_core.cli.showing import age, emit_outcome, error_of, job_text
 from emp_core.cli.watching import watch_all
@@ -16,6 +18,7 @@ from emp_core.errors import QueueError, QueueUnavailable
 from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
+from emp_core.queue.explain import Explanation, WorkerVerdict
 from emp_core.queue.queue import JobQueue
 
 __all__ = ["jobs"]
@@ -77,7 +80,7 @@ def ls(states: tuple[str, ...], service: str | None, limit: int, as_json: bool) 
             note(", ".join(f"{count} {state}" for state, count in counts.items()))
         return DONE
 
-    return anyio.run(run)
+    return run_async(run)
 
 
 def _listing(found: Sequence[Job]) -> str:
@@ -124,7 +127,41 @@ def show(job_id: str, as_json: bool) -> int:
         emit(as_shown(job), lambda: job_text(job), as_json=as_json)
         return DONE
 
-    return anyio.run(run)
+    return run_async(run)
+
+
+@jobs.command()
+@click.argument("job_id", metavar="ID")
+@json_option
+def explain(job_id: str, as_json: bool) -> int:
+    """Say why a job is where it is: what it waits for, its place, and what each live worker says to it.
+
+    \b
+    Examples:
+      emp jobs explain 01M7Y3SW00C16K7V193XFACAW2
+    """
+
+    async def run() -> int:
+        async with open_queue(prepared(), only_look=True) as queue:
+            found = await queue.explain(job_id)
+        emit(found.as_dict(), lambda: _explained(found), as_json=as_json)
+        return DONE
+
+    return run_async(run)
+
+
+def _explained(found: Explanation) -> str:
+    lines = [f"{found.status.value}: {clean(found.summary)}"]
+    if found.position is not None:
+        lines.append(f"Place      {found.position}")
+    if found.estimate_s is not None:
+        lines.append(f"Begins in  about {found.estimate_s:.0f} s ({clean(found.basis or '')})")
+    lines += (f"Worker     {clean(one.worker_id)}: {_verdict(one)}" for one in found.workers)
+    return "\n".join(lines)
+
+
+def _verdict(one: WorkerVerdict) -> str:
+    return f"can run it, {one.busy} of {one.slots} slots busy" if one.can_run else clean("; ".join(one.reasons))
 
 
 @jobs.command()
@@ -145,7 +182,7 @@ def events(job_id: str, as_json: bool) -> int:
         emit(data, lambda: "\n".join(map(event_line, history)), as_json=as_json)
         return DONE
 
-    return anyio.run(run)
+    return run_async(run)
 
 
 @jobs.command()
@@ -174,7 +211,7 @@ def watch(job_id: str | None, as_json: bool) -> int:
                 emit(event.as_dict(), "", as_json=True)
             return emit_outcome(await queue.get(job_id), as_json=True)
 
-    return anyio.run(run)
+    return run_async(run)
 
 
 @jobs.command()
@@ -200,7 +237,7 @@ def wait(job_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
                 found = await _wait_for_all(queue, job_ids, timeout, as_json)
         return _emit_waited(found, as_json)
 
-    return anyio.run(run)
+    return run_async(run)
 
 
 async def _wait_for_all(queue: JobQueue, job_ids: Sequence[str], limit_s: float | None, as_json: bool) -> list[Job]:
@@ -283,13 +320,13 @@ def _change(job_ids: Sequence[str], change: Callable[[JobQueue, str], Awaitable[
                 except QueueError as error:
                     refused.append(error)
 
-    anyio.run(run)
+    run_async(run)
     data: list[dict[str, Any]] = [as_shown(job) for job in changed]
     text = "\n".join(f"{clean(job.id)}  {_state_of(job)}" for job in changed)
     if not refused:
         emit(data, text, as_json=as_json)
         return DONE
-    failure = explain(ExceptionGroup("refused", refused))
+    failure = failures.explain(ExceptionGroup("refused", refused))
     if as_json:
         emit_failure(failure.error, data)
     else:

@@ -113,6 +113,7 @@ def cli() -> None:
     \b
     A first try, with nothing set up:
       emp demo
+
     \b
     In one terminal, and then in another:
       WORKERS=echo emp up
@@ -123,9 +124,15 @@ def cli() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; gives its exit code."""
     as_json = "--json" in arguments
+    stdout = sys.stdout
     try:
         try:
             return _exit_code(cli.main(list(arguments), prog_name="emp", standalone_mode=False))
+        except SystemExit as ended:
+            # click's own way out when it cannot print its help: it has put something else in the place of stdout.
+            if sys.stdout is not stdout:
+                raise OutputClosed from ended
+            raise
         except OutputClosed:
             raise
         except (Exception, KeyboardInterrupt) as error:

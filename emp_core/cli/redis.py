@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import anyio
 import click
 
 from emp_core.cli.failures import DONE
 from emp_core.cli.hub import prepared
+from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import emit, json_option, warn
 from emp_core.config import Settings
 from emp_core.errors import QueueUnavailable
@@ -58,7 +58,7 @@ def url(as_json: bool) -> int:
     if settings.redis_url is not None:
         found = settings.redis_url
     else:
-        server = anyio.run(running, settings.data_dir)
+        server = run_async(running, settings.data_dir)
         if server is None:
             raise QueueUnavailable(
                 f"no embedded Redis runs in {settings.data_dir}, and HUB_REDIS_URL is not set",
@@ -79,7 +79,7 @@ def stop_(as_json: bool) -> int:
       emp redis stop
     """
     settings = prepared()
-    stopped = anyio.run(stop, settings.data_dir)
+    stopped = run_async(stop, settings.data_dir)
     text = "Stopped." if stopped else f"No embedded Redis runs in {settings.data_dir}."
     emit({"stopped": stopped}, text, as_json=as_json)
     return DONE
@@ -87,7 +87,7 @@ def stop_(as_json: bool) -> int:
 
 def _status(as_json: bool) -> int:
     settings = prepared()
-    server = anyio.run(running, settings.data_dir)
+    server = run_async(running, settings.data_dir)
     emit(_shown(settings, server), lambda: _text(settings, server), as_json=as_json)
     if settings.redis_url is not None and not as_json:
         warn(f"commands here use {shown_url(settings.redis_url)} (HUB_REDIS_URL) and not the embedded one")

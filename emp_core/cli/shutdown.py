@@ -13,7 +13,7 @@ __all__ = ["Drainable", "Shutdown"]
 
 
 _ONE_S = 0.3
-"""Signals closer than this are one: a terminal and a parent that passes it on both send it."""
+"""Twice the same signal within this time is once: a terminal sends it, and a parent passes it on, too."""
 
 
 class Drainable(Protocol):
@@ -39,7 +39,8 @@ class Shutdown:
         self._workers: Sequence[Drainable] = ()
         self._first: signal.Signals | None = None
         self._count = 0
-        self._last_s = float("-inf")
+        self._last: signal.Signals | None = None
+        self._last_s = 0.0
 
     def look_after(self, workers: Sequence[Drainable]) -> None:
         """From now on these workers are told."""
@@ -62,9 +63,9 @@ class Shutdown:
     def _heed(self, number: signal.Signals, scope: anyio.CancelScope) -> None:
         self._first = self._first or number
         now_s = anyio.current_time()
-        if now_s - self._last_s < _ONE_S:
+        if number is self._last and now_s - self._last_s < _ONE_S:
             return
-        self._last_s = now_s
+        self._last, self._last_s = number, now_s
         self._count += 1
         if not self._workers or self._count > 2:
             note(f"{number.name}: leaving.")

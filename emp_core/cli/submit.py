@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import anyio
 import click
 
 from emp_core.cli.failures import DONE
 from emp_core.cli.following import follow
 from emp_core.cli.hub import open_queue, prepared
+from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note, warn
 from emp_core.cli.payload import apply_fields, read_payload
 from emp_core.cli.showing import emit_outcome
@@ -113,7 +113,7 @@ def submit(
     waiting = wait or wait_timeout is not None
     submitted: list[Job] = []
     try:
-        return anyio.run(_submit, settings, spec, strict, waiting, wait_timeout, as_json, submitted.append)
+        return run_async(_submit, settings, spec, strict, waiting, wait_timeout, as_json, submitted.append)
     except KeyboardInterrupt:
         for job in submitted:
             note(f"job {job.id} goes on; `emp jobs wait {job.id}` waits on, `emp jobs cancel {job.id}` cancels it")

@@ -14,7 +14,7 @@ from emp_core.errors import QueueUnavailable
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 from emp_core.queue.connection import AWAY
-from emp_core.queue.events import JobEvent, decode_event
+from emp_core.queue.events import JobEvent, decode_event_fields
 from emp_core.queue.queue import JobQueue
 
 __all__ = ["watch_all"]
@@ -51,7 +51,7 @@ async def _next(queue: JobQueue, position: str) -> tuple[str, list[JobEvent]]:
         position = last[0][0] if last else "0-0"
     reply = await queue.client.xread({stream: position}, block=_BLOCK_MS, count=1000)
     entries: list[tuple[str, dict[str, str]]] = reply[0][1] if reply else []
-    events = [decode_event(json.dumps(one)) for _, fields in entries for one in json.loads(fields["events"])]
+    events = [decode_event_fields(one) for _, fields in entries for one in json.loads(fields["events"])]
     return (entries[-1][0] if entries else position), events
 
 

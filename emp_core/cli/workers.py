@@ -1,10 +1,10 @@
 """`emp workers`: the workers that are alive."""
 
-import anyio
 import click
 
 from emp_core.cli.failures import DONE
 from emp_core.cli.hub import open_queue, prepared
+from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import emit, json_option, note, table
 from emp_core.jobs.requirements import ServiceOffer
 from emp_core.queue.workers import WorkerView
@@ -27,7 +27,7 @@ def workers(as_json: bool) -> int:
         async with open_queue(prepared(), only_look=True) as queue:
             return await queue.workers()
 
-    found = anyio.run(run)
+    found = run_async(run)
     emit([worker.as_dict() for worker in found], lambda: _listing(found), as_json=as_json)
     if not found and not as_json:
         note("No worker is alive. `emp up` and `emp worker` start some.")

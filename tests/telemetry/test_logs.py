@@ -1,0 +1,117 @@
+"""Logs of the command line."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from emp_core.telemetry.logs import configure_logs
+from emp_core.telemetry.redaction import hide_secrets
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root, own = logging.getLogger(), logging.getLogger("emp")
+    before = root.handlers[:], root.level, own.level
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    own.setLevel(before[2])
+    logging.getLogger("emp.quiet").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return [json.loads(line) for line in captured.err.splitlines()]
+
+
+def test_logs_are_one_object_a_line_on_stderr(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", "json")
+    structlog.get_logger("emp.test").info("something\nhappened", job="j1")
+    [line] = lines(capsys)
+    assert (line["event"], line["job"], line["level"], line["logger"]) == (
+        "something\nhappened",
+        "j1",
+        "info",
+        "emp.test",
+    )
+    assert str(line["timestamp"]).endswith("Z")
+
+
+def test_auto_is_json_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", "auto")
+    structlog.get_logger("emp.test").warning("said")
+    assert lines(capsys)[0]["event"] == "said"
+
+
+def test_the_console_says_the_same_in_one_readable_line(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", "console")
+    structlog.get_logger("emp.test").warning("redis is away", url="redis://:geheim@hub/0")
+    [line] = capsys.readouterr().err.splitlines()
+    assert "redis is away" in line
+    assert "hub/0" in line
+    assert "geheim" not in line
+
+
+def test_other_libraries_are_heard_from_warning_on(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", "json")
+    logging.getLogger("httpx").info("GET / 200")
+    logging.getLogger("httpx").warning("odd: %s", "http://u:geheim@host/?token=abc123")
+    [line] = lines(capsys)
+    assert line["event"] == "odd: http://(hidden)@host/?token=(hidden)"
+    assert line["logger"] == "httpx"
+
+
+@pytest.mark.parametrize(("level", "heard"), [("debug", 2), ("info", 1), ("error", 0)])
+def test_the_level_holds_for_our_own_logs(level: str, heard: int, capsys: pytest.CaptureFixture[str]):
+    configure_logs(level, "json")
+    log = structlog.get_logger("emp.test")
+    log.debug("one")
+    log.info("two")
+    assert len(lines(capsys)) == heard
+
+
+def test_a_quiet_logger_is_heard_from_error_on(capsys: pytest.CaptureFixture[str]):
+    configure_logs("debug", "json", quiet=("emp.quiet",))
+    structlog.get_logger("emp.quiet").warning("said elsewhere")
+    structlog.get_logger("emp.quiet").error("not said elsewhere")
+    assert [line["event"] for line in lines(capsys)] == ["not said elsewhere"]
+
+
+def test_secrets_are_hidden_by_their_names_at_any_depth(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", "json")
+    storage = {"bucket": "b", "accountKey": "geheim", "inner": [{"API-Key": "geheim", "Authorization": "geheim"}]}
+    structlog.get_logger("emp.test").info("x", storage=storage, api_key="geheim", token="geheim", max_tokens=5)
+    [line] = lines(capsys)
+    assert "geheim" not in json.dumps(line)
+    assert line["max_tokens"] == 5
+    assert line["storage"]["bucket"] == "b"  # type: ignore[index]  # it is what went in
+
+
+def test_secrets_in_tracebacks_are_hidden(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", "json")
+    try:
+        raise ValueError("cannot reach redis://default:geheim@host:1")
+    except ValueError:
+        structlog.get_logger("emp.test").exception("failed")
+    [line] = lines(capsys)
+    assert "ValueError" in str(line["exception"])
+    assert "geheim" not in str(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://user:pa@ss@host:6379/0", "redis://(hidden)@host:6379/0"),
+        ("https://store/x?sv=1&sig=abc%2B&se=2", "https://store/x?sv=1&sig=(hidden)&se=2"),
+        ("Authorization: Bearer abcdef123", "Authorization: Bearer (hidden)"),
+        ('{"api_key": "abc"}', '{"api_key": "(hidden)"}'),
+        ("mail to a@b about http://host/path@2", "mail to a@b about http://host/path@2"),
+        ("5 tokens for the secretary", "5 tokens for the secretary"),
+    ],
+)
+def test_secrets_in_texts_are_hidden_and_nothing_else(text: str, shown: str):
+    assert hide_secrets(text) == shown
