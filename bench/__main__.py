@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.claims import claims, wakes
 from bench.environments import NODE, PYTHON_PEERS, Missing, Peer, find_peer
+from bench.faults import faults
 from bench.idle import idle
 from bench.latency import latency
 from bench.memory import memory
 from bench.report import print_report
-from bench.rounds import Measure, Size, progress, run_rounds
+from bench.rounds import Figures, Measure, Size, progress, run_rounds
 from bench.servers import Server
 from bench.throughput import drain, submit
+from emp_core.telemetry.logs import configure_logs
 
 COMPARED: Mapping[str, Measure] = {
     "drain": drain,
@@ -28,7 +31,7 @@ COMPARED: Mapping[str, Measure] = {
 }
 """What is measured of every peer."""
 
-OWN: Mapping[str, Callable[[Size], dict[str, float]]] = {}
+OWN: Mapping[str, Callable[[Size], Figures]] = {"claims": claims, "wakes": wakes, "faults": faults}
 """What is measured of ours only."""
 
 _CORES = 2
@@ -94,6 +97,7 @@ def _machine() -> dict[str, Any]:
 def main() -> None:
     """Measure what the arguments ask for."""
     given = _arguments()
+    configure_logs("error")  # that nobody serves what is submitted here is no news
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
     size = Size(given.quick, given.rounds or (1 if given.quick else 3))
     compared = [name for name in given.only if name in COMPARED]

@@ -51,6 +51,14 @@ def _ratio(name: str, among: Callable[[str], bool]) -> Callable[[Medians], float
     return value
 
 
+def _sum(ending: str) -> Callable[[Medians], float | None]:
+    def value(medians: Medians) -> float | None:
+        found = [value for name, value in medians.get("ours", {}).items() if name.endswith(f", {ending}")]
+        return sum(found) if found else None
+
+    return value
+
+
 def _python(peer: str) -> bool:
     return peer != "bullmq"
 
@@ -68,6 +76,33 @@ PROMISES = (
     Promise("claim at the head, µs, the slowest size", _ours("claim head µs"), most=80.0),
     Promise("claim at worst, µs, the slowest size", _ours("claim worst µs"), most=200.0),
     Promise("claim: slowest size by fastest", _ours("claim growth"), most=1.5),
+    Promise(
+        "kill -9 of a worker with 50 jobs: s until all run again",
+        _ours("fault: kill -9, s until all run again"),
+        most=20,
+    ),
+    Promise(
+        "Redis killed: s from its return until all workers work",
+        _ours("fault: Redis killed, s until all workers work"),
+        most=5,
+    ),
+    Promise(
+        "silent link: s from its return until all workers work",
+        _ours("fault: silent link, s until all workers work"),
+        most=5,
+    ),
+    Promise("jobs lost, all faults", _sum("lost"), most=0),
+    Promise("jobs with two outcomes, all faults", _sum("doubled"), most=0),
+    Promise("workers that ended, all faults", _sum("workers ended"), most=0),
+    Promise("results accepted after the lease ended", _ours("fault: SIGSTOP, late results accepted"), most=0),
+    Promise(
+        "SIGTERM: s beyond the grace time until all wait again",
+        _ours("fault: SIGTERM, s beyond the grace time"),
+        most=1,
+    ),
+    Promise("SIGTERM: attempts counted", _ours("fault: SIGTERM, attempts counted"), most=0),
+    Promise("1,000 jobs at once: completed", _ours("fault: 1,000 at once, completed"), least=1000),
+    Promise("1,000 jobs at once: false rescues", _ours("fault: 1,000 at once, false rescues"), most=0),
     Promise("idle worker: memory, MB", _ours("idle RSS MB"), most=60.0),
     Promise("idle worker: CPU, %", _ours("idle CPU %"), most=0.5),
 )

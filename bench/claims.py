@@ -1,0 +1,141 @@
+"""What one claim costs Redis, by how many jobs wait and by which lanes the worker serves; and whom one job wakes. Ours only.
+
+No worker runs: the calls are made by hand, and Redis tells how long it took for each.
+"""
+
+import statistics
+import uuid
+from collections.abc import Sequence
+
+import anyio
+from attrs import evolve, frozen
+
+from bench.rounds import Figures, Size, progress
+from bench.servers import Server
+from emp_core.config import Settings
+from emp_core.jobs.model import JobSpec
+from emp_core.jobs.requirements import Requirements
+from emp_core.queue.consumer import Consumer, Finish
+from emp_core.queue.queue import JobQueue
+
+__all__ = ["claims", "wakes"]
+
+_SERVICE = "noop"
+_LANES = 300
+_FEW, _MANY = 10, 60
+"""Claims intersect while either side has 48 lanes or fewer, and scan beyond that: both ways are measured."""
+_CLAIMS = 60
+_FILL = 5000
+_LONG_LEASE_S = 3600.0
+
+
+@frozen
+class Served:
+    """Which of the lanes that have jobs a worker serves, the first turn first."""
+
+    name: str
+    first: int | None = None
+    last: int | None = None
+
+    def of(self, lanes: Sequence[str]) -> Sequence[str]:
+        """The lanes."""
+        if self.first is not None:
+            return lanes[: self.first]
+        return lanes[-self.last :] if self.last is not None else lanes
+
+
+_AT_HEAD = (Served(f"first {_FEW}", first=_FEW), Served(f"first {_MANY}", first=_MANY), Served("all"))
+_AT_WORST = (*_AT_HEAD, Served(f"last {_FEW}", last=_FEW), Served(f"last {_MANY}", last=_MANY))
+
+
+def claims(size: Size) -> Figures:
+    """Redis's time of a claim of one job: medians, for one customer and for ten."""
+    sizes = (100, 10_000, size.of(1_000_000, 100_000))
+    measured: Figures = {}
+    by_case: dict[str, list[float]] = {}
+    for customers in (1, 10):
+        with Server() as server:
+            waiting = 0
+            for wanted in sizes:
+                progress(f"claims: {wanted:,} waiting jobs of {customers} customers")
+                figures = anyio.run(_claims_at, server, waiting, wanted, customers)
+                waiting = wanted
+                for case, value in figures.items():
+                    label = f"{case}, {customers} customers" if customers > 1 else case
+                    measured[f"claim {label}, {wanted:,} waiting µs"] = value
+                    by_case.setdefault(label, []).append(value)
+                progress("  " + ", ".join(f"{case} {value:.0f} µs" for case, value in figures.items()))
+    at_head = {served.name for served in _AT_HEAD}
+    measured["claim head µs"] = max(max(v) for case, v in by_case.items() if case.split(",")[0] in at_head)
+    measured["claim worst µs"] = max(max(values) for values in by_case.values())
+    measured["claim growth"] = max(max(values) / min(values) for values in by_case.values())
+    return measured
+
+
+async def _claims_at(server: Server, waiting: int, wanted: int, customers: int) -> Figures:
+    settings = _settings(server)
+    async with JobQueue.connect(settings=settings) as queue:
+        for start in range(waiting, wanted, _FILL):
+            await queue.submit_many(_spec(i, customers) for i in range(start, min(wanted, start + _FILL)))
+        lanes: list[str] = await queue.client.zrange(queue.keys.fixed("heads"), 0, -1)
+        figures = {}
+        for served in _AT_WORST:
+            consumer = Consumer(queue.client, settings, worker_id=f"{uuid.uuid4().hex}@bench", session="bench")
+            await consumer.set_lanes(dict.fromkeys(served.of(lanes), 0.0), [], reset=True)
+            figures[served.name] = statistics.median([await _one_claim(server, consumer) for _ in range(_CLAIMS)][5:])
+            await consumer.retire()
+        return figures
+
+
+def _spec(i: int, customers: int) -> JobSpec:
+    return JobSpec(
+        service_required=_SERVICE,
+        requirements=Requirements(models=(f"model-{i % _LANES}",)),
+        # Not in step with the lanes: every customer has jobs in every lane.
+        customer_id=f"customer-{i // _LANES % customers}" if customers > 1 else None,
+    )
+
+
+async def _one_claim(server: Server, consumer: Consumer) -> float:
+    """Claim one job, and put it back to its old place. Gives Redis's time for the claim in µs."""
+    before = _script_us(server)
+    claim = await consumer.claim(uuid.uuid4().hex, [(1, (_SERVICE,))], "bench")
+    took = _script_us(server) - before
+    [claimed] = claim.jobs
+    await consumer.finish([Finish(claimed.job.id, claimed.token, "release")])
+    return took
+
+
+def _script_us(server: Server) -> float:
+    stats = server.client.info("commandstats")
+    return float(stats.get("cmdstat_evalsha", {}).get("usec", 0))
+
+
+def _settings(server: Server) -> Settings:
+    return evolve(Settings(), redis_url=server.url, lease_s=_LONG_LEASE_S)
+
+
+def wakes(size: Size) -> Figures:
+    """A thousand idle workers, one job of a lane that all of them serve."""
+    with Server() as server:
+        return anyio.run(_wakes, server, size.of(1000, 200))
+
+
+async def _wakes(server: Server, count: int) -> Figures:
+    settings = _settings(server)
+    async with JobQueue.connect(settings=settings) as queue:
+        await queue.submit(JobSpec(service_required=_SERVICE))
+        consumers = [Consumer(queue.client, settings, worker_id=f"w{i}@bench", session="bench") for i in range(count)]
+        _, lanes = await consumers[0].lanes()
+        for consumer in consumers:
+            await consumer.set_lanes(dict.fromkeys(lanes, 0.0), [], reset=True)
+            await consumer.claim(uuid.uuid4().hex, [(2, (_SERVICE,))], "bench")
+        inboxes = [queue.keys.worker(consumer.worker_id, "inbox") for consumer in consumers]
+        for inbox in inboxes:
+            server.client.delete(inbox)
+        before = _script_us(server)
+        await queue.submit(JobSpec(service_required=_SERVICE))
+        took = _script_us(server) - before
+        told = [server.client.llen(inbox) for inbox in inboxes]
+        # Registered, idle and told nothing more: how many of the thousand have to do something.
+        return {"woken of 1,000": float(sum(1 for messages in told if messages)), "woken: submit µs": took}
