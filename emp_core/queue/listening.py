@@ -116,5 +116,5 @@ class Listener:
             return  # run() subscribes to everything when it is connected
         try:
             await getattr(pubsub, what)(channel)
-        except AWAY as error:
+        except (*AWAY, AttributeError) as error:  # redis-py's connection loses its writer when run() closes it meanwhile
             log.debug("subscription lost", error=str(error))

@@ -173,8 +173,9 @@ class Worker:
         log.info("worker started", worker=self.id, services=sorted(self._services))
         # Two groups: what records and renews must outlive what runs jobs.
         async with anyio.create_task_group() as recording:
-            recording.start_soon(self._leases.run, name="emp leases")
-            recording.start_soon(self._finisher.run, name="emp finisher")
+            # Shielded: a cancellation from outside reaches every task of this worker, and these must still give jobs back.
+            outliving = anyio.CancelScope(shield=True)
+            recording.start_soon(self._record_within, outliving, name="emp recording")
             try:
                 async with anyio.create_task_group() as working:
                     self._group: TaskGroup = working
@@ -192,8 +193,14 @@ class Worker:
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._give_back()
-                recording.cancel_scope.cancel()
+                outliving.cancel()
         log.info("worker ended", worker=self.id)
+
+    async def _record_within(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._leases.run, name="emp leases")
+                group.start_soon(self._finisher.run, name="emp finisher")
 
     def drain(self, reason: str = "asked to") -> None:
         """Stop claiming, let the jobs end within the grace time, give back the rest, and end `run`."""
