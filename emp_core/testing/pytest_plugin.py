@@ -129,10 +129,8 @@ async def worker(start_worker: "WorkerStarter") -> "RunningWorker":
 
 
 @pytest.fixture
-def steering() -> "Iterator[Steering]":
+def steering() -> "Steering":
     """What steers a `emp_core.testing.steered.SteeredConnector` of this test."""
     from emp_core.testing.steered import Steering
 
-    made = Steering()
-    yield made
-    made.close()
+    return Steering()

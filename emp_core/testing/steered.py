@@ -1,5 +1,6 @@
 """A connector that does what a test tells it, and tells the test what is done to it, so that no test has to sleep."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -97,22 +98,22 @@ class Steering:
         self.info = ServiceInfo("steered", "1")
         self.cancels: list[str] = []
         self.attempts: list[SteeredAttempt] = []
-        self._begun, self._to_take = anyio.create_memory_object_stream[SteeredAttempt](1000)
+        self._not_taken: deque[SteeredAttempt] = deque()
+        self._begun = anyio.Event()
 
     async def next(self) -> SteeredAttempt:
         """The next attempt that begins, or began since the last call."""
         with anyio.fail_after(_WAIT_S):
-            return await self._to_take.receive()
+            while not self._not_taken:
+                self._begun = anyio.Event()
+                await self._begun.wait()
+        return self._not_taken.popleft()
 
     def began(self, attempt: SteeredAttempt) -> None:
         """Told by the connector."""
         self.attempts.append(attempt)
-        self._begun.send_nowait(attempt)
-
-    def close(self) -> None:
-        """At the end of the test."""
-        self._begun.close()
-        self._to_take.close()
+        self._not_taken.append(attempt)
+        self._begun.set()
 
 
 class SteeredConnector(Connector):

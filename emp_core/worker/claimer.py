@@ -45,7 +45,7 @@ class Claimer:
         self._on_claim = on_claim
         self._woken = anyio.Event()
         self._freed = anyio.Event()
-        self._asked = 0
+        self._able = 0
 
     def wake(self) -> None:
         """There may be work."""
@@ -54,8 +54,8 @@ class Claimer:
     def slot_freed(self) -> None:
         """A slot became free."""
         self._freed.set()
-        if len(self._free()) > self._asked:
-            # A service that had no slot when there was nothing to have for the others.
+        if len(self._free()) > self._able:
+            # Of a service that had none: the queue has to know that we can be woken for it again.
             self._woken.set()
 
     async def run(self) -> None:
@@ -63,11 +63,12 @@ class Claimer:
         while True:
             groups = await self._free_slots()
             self._woken = anyio.Event()
-            self._asked = len(groups)
+            self._able = len(groups)
             claim = await self._claim(groups)
             if claim is None:
                 continue
             self._on_claim(claim)
+            self._able = len(self._free())
             if not claim.registered:
                 await anyio.sleep(0.2)
             elif len(claim.jobs) < sum(free for free, _ in groups):

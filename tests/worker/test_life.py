@@ -21,10 +21,8 @@ SLOW_POLL = {"poll_s": 60.0}
 
 
 @pytest.fixture
-def other_steering():
-    made = Steering()
-    yield made
-    made.close()
+def other_steering() -> Steering:
+    return Steering()
 
 
 # -- claiming ----------------------------------------------------------------------------------------------------

@@ -92,7 +92,6 @@ async def test_what_this_worker_cannot_do_is_given_to_another(
     (await other.next()).complete()
     done = await queue.wait(job_id, timeout=10)
     assert (done.status, done.worker_id, done.attempt) == ("completed", second.id, 1)
-    other.close()
 
 
 async def test_a_job_that_the_connector_refuses_is_given_to_another(
