@@ -326,6 +326,12 @@ class Settings:
         parse=whole(1000),
         help="Entries that the stream of all events keeps, of up to 16 events each.",
     )
+    wait_replicas: int = setting(
+        "EMP_WAIT_REPLICAS",
+        default=0,
+        parse=whole(0, 100),
+        help="Replicas of Redis that must have a submitted job, and a job's outcome, before it counts; 0: none.",
+    )
     redis_wait_s: float = setting(
         "EMP_REDIS_WAIT_S", default=60.0, parse=number(0), help="How long a command waits for Redis when it starts."
     )

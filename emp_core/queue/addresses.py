@@ -70,9 +70,7 @@ def parse_address(url: str) -> Address:
         problems.append(str(error))
         address = None
     if problems or address is None:
-        raise ConfigError(
-            f"HUB_REDIS_URL={shown_url(url)!r} cannot be used", problems=tuple(problems), hint=_HINT
-        )
+        raise ConfigError(f"HUB_REDIS_URL={shown_url(url)!r} cannot be used", problems=tuple(problems), hint=_HINT)
     return address
 
 
@@ -108,7 +106,10 @@ def _parse(url: str, problems: list[str]) -> Address | None:
             if _database(parts.path.strip("/")) or options.pop("db", 0):
                 problems.append("a cluster has database 0 only")
             return Address(
-                "cluster", _nodes(parts, _REDIS_PORT), tls=parts.scheme == "rediss+cluster", options={**options, "db": 0}
+                "cluster",
+                _nodes(parts, _REDIS_PORT),
+                tls=parts.scheme == "rediss+cluster",
+                options={**options, "db": 0},
             )
     problems.append(f"the scheme {parts.scheme!r} is not known")
     return None

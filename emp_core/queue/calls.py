@@ -7,7 +7,7 @@ import anyio
 import structlog
 
 from emp_core.config import Settings
-from emp_core.queue.connection import AWAY, shown_url, unavailable
+from emp_core.queue.connection import AWAY, Limits, shown_url, unavailable
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
 
@@ -35,12 +35,14 @@ class Calls:
 
     Attributes:
         client: redis-py's. Any: its own annotations leave open whether replies are text or bytes.
+        copies_ms: how long replicas get to say that they have what was written.
     """
 
     def __init__(self, client: Any, url: str, settings: Settings) -> None:
         self.client = client
         self.keys = Keys(settings.namespace)
         self._url = url
+        self.copies_ms = Limits.of(settings.lease_s).copies_ms
 
     async def run(self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> Any:
         """Run a script that may be repeated.

@@ -1,62 +1,160 @@
-"""Connections to Redis that never hang and never repeat a command by themselves."""
+"""Connections to Redis that never hang and never repeat a command by themselves, wherever Redis is."""
 
+import asyncio
+import re
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import structlog
+from attrs import frozen
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from emp_core.config import Settings
 from emp_core.errors import ConfigError, QueueUnavailable
+from emp_core.queue.addresses import Address, Node, hash_tag, parse_address, shown_url
+from emp_core.queue.topology import (
+    ClusterLocator,
+    FollowingConnection,
+    FollowingTLSConnection,
+    Locator,
+    SentinelLocator,
+)
 
-__all__ = ["AWAY", "SOCKET_TIMEOUT_S", "connect", "shown_url", "wait_for_redis"]
+__all__ = [
+    "AWAY",
+    "Limits",
+    "NotReady",
+    "connect",
+    "opened",
+    "shown_url",
+    "unavailable",
+    "undisturbed",
+    "wait_for_redis",
+]
 
 log = structlog.get_logger("emp.redis")
 
-SOCKET_TIMEOUT_S = 5.0
-"""A reply that takes longer means that the link is dead. Blocking reads block for less."""
+_REPLY_S = 3.0
+_BLOCK_S = 4.0
+_UNDISTURBED_S = 1.0
 
-AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.BusyLoadingError, OSError)
+
+class NotReady(exceptions.ConnectionError):
+    """Redis answers, and cannot do it now: it loads, fails over, moves the slot, is full, or has lost its replicas."""
+
+
+AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 """What is raised while Redis is away: the command may or may not have been carried out."""
 
 
-def connect(url: str, *, max_connections: int = 64) -> Redis:
-    """A client for ``redis://``, ``rediss://`` or ``unix://``. Nothing is sent yet.
+@frozen
+class Limits:
+    """How long a link may be silent before it counts as dead: blocking reads < replies of blocking reads < the lease.
+
+    Attributes:
+        reply_s: how long a command's reply may take.
+        block_s: how long a blocking read blocks.
+        block_reply_s: how long the reply of a blocking read may take.
+    """
+
+    reply_s: float
+    block_s: float
+    block_reply_s: float
+
+    @classmethod
+    def of(cls, lease_s: float) -> "Limits":
+        """Such that a worker whose link died has time to say that it lives before its leases end."""
+        block_s = min(_BLOCK_S, lease_s / 2)
+        return cls(min(_REPLY_S, lease_s / 2), block_s, block_s + min(1.0, lease_s / 4))
+
+    @property
+    def copies_ms(self) -> int:
+        """How long replicas get to say that they have what was written, in ms; a part of what a reply may take."""
+        return round(self.reply_s * 1000 / 3)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a call that is cancelled in flight come back, for up to a second: what it did would be lost with its reply."""
+    with anyio.CancelScope(shield=True) as scope:
+        # Dropping the shield lets a cancellation through that came meanwhile.
+        timer = asyncio.get_running_loop().call_later(_UNDISTURBED_S, setattr, scope, "shield", False)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def connect(
+    url: str, settings: Settings | None = None, *, blocking: bool = False, max_connections: int = 64
+) -> "Client":
+    """A client for any of the addresses that HUB_REDIS_URL may hold. Nothing is sent yet.
 
     Commands are never repeated by the client: a script whose reply was lost would run twice. Callers repeat what they
     know to be harmless.
 
+    Args:
+        blocking: for blocking reads, whose replies take longer.
+
     Raises:
-        ConfigError: the URL cannot be used.
+        ConfigError: the URL cannot be used, or the namespace does not suit it.
     """
-    try:
-        return Redis.from_url(
-            url,
-            decode_responses=True,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=SOCKET_TIMEOUT_S,
-            max_connections=max_connections,
-            **_keepalive(url),
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"HUB_REDIS_URL={shown_url(url)!r} cannot be used: {error}",
-            hint="write it as redis://[user:password@]host:port/db, rediss://… or unix:///path",
-        ) from error
+    settings = settings or Settings()
+    address = parse_address(url)
+    limits = Limits.of(settings.lease_s)
+    locator = _locator(address, settings.namespace)
+    options: dict[str, Any] = {
+        **address.options,
+        "connection_class": _connection_class(address, locator),
+        "decode_responses": True,
+        "protocol": 2,  # with RESP3 the pool hands out connections that the server has closed
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": limits.block_reply_s if blocking else limits.reply_s,
+        "socket_connect_timeout": limits.reply_s,
+    }
+    if locator is not None:
+        options["locator"] = locator
+    elif address.nodes:
+        options["host"], options["port"] = address.nodes[0]
+    if "path" not in options:
+        options |= _keepalive()
+    return Client(ConnectionPool(max_connections=max_connections, **options), locator)
 
 
-def _keepalive(url: str) -> dict[str, Any]:
-    if url.startswith("unix:"):
-        return {}
+def _locator(address: Address, namespace: str) -> Locator | None:
+    match address.kind:
+        case "sentinel":
+            return SentinelLocator(address)
+        case "cluster":
+            tag = hash_tag(namespace)
+            if tag is None:
+                raise ConfigError(
+                    f"HUB_REDIS_URL is a cluster, and EMP_NAMESPACE={namespace!r} has no hash tag: the queue's keys have to "
+                    "lie in one slot",
+                    hint="set EMP_NAMESPACE={emp}: for everything that uses this queue",
+                )
+            return ClusterLocator(address, tag)
+    return None
+
+
+def _connection_class(address: Address, locator: Locator | None) -> type:
+    if "path" in address.options:
+        return UnixDomainSocketConnection
+    if locator is None:
+        return SSLConnection if address.tls else Connection
+    return FollowingTLSConnection if address.tls else FollowingConnection
+
+
+def _keepalive() -> dict[str, Any]:
     options = {
         getattr(socket, name): value
         for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
@@ -65,18 +163,92 @@ def _keepalive(url: str) -> dict[str, Any]:
     return {"socket_keepalive": True, "socket_keepalive_options": options}
 
 
-def shown_url(url: str) -> str:
-    """The URL without user, password and query: fit for logs."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+class Client(Redis):
+    """A client that tells what is wrong with the server now (`NotReady`) from what is wrong with the command.
+
+    A command that is cancelled in flight takes its connection with it, so that no reply goes to another command.
+    """
+
+    def __init__(self, pool: ConnectionPool, locator: Locator | None) -> None:
+        super().__init__(connection_pool=pool)
+        self.auto_close_connection_pool = True
+        self._locator = locator
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command."""
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except exceptions.ResponseError as error:
+            await self.judge(error)
+            raise
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "_Pipeline":
+        """Commands that are sent together."""
+        del shard_hint
+        return _Pipeline(self, transaction)
+
+    async def judge(self, error: exceptions.ResponseError) -> None:
+        """Raise what the refusal means, where it is the server's state and not the command.
+
+        Raises:
+            NotReady: the command was not carried out; it may be sent again.
+            ConfigError: the server is part of a cluster, and the URL does not say so.
+        """
+        match error:
+            case exceptions.MovedError() | exceptions.ClusterCrossSlotError() if not isinstance(
+                self._locator, ClusterLocator
+            ):
+                raise ConfigError(
+                    "the Redis that HUB_REDIS_URL names is part of a cluster", hint="write it as redis+cluster://…"
+                ) from error
+            case exceptions.MovedError():
+                await self._move(_target(error))
+            case exceptions.ReadOnlyError():
+                await self._move(None)
+            case exceptions.AskError() | exceptions.TryAgainError() | exceptions.ClusterDownError():
+                pass
+            case exceptions.OutOfMemoryError():
+                pass
+            case _:
+                if not _STATES.search(str(error)):
+                    return
+                if "UNBLOCKED" in str(error):
+                    await self._move(None)
+        raise NotReady(str(error)) from error
+
+    async def _move(self, node: Node | None) -> None:
+        """Later commands use new connections, which find the server where it is now."""
+        if self._locator is not None:
+            self._locator.moved(node)
+        await self.connection_pool.disconnect(inuse_connections=False)
+
+
+class _Pipeline(Pipeline):
+    def __init__(self, client: Client, transaction: bool) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
+        self._client = client
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        try:
+            return await super().execute(raise_on_error)
+        except exceptions.ResponseError as error:
+            await self._client.judge(error)
+            raise
+
+
+_STATES = re.compile(r"(?:^|caused error: )(?:BUSY|MISCONF|NOREPLICAS|UNBLOCKED)\b")
+"""Refusals that redis-py has no types for; a pipeline says in front of them which command it was."""
+
+
+def _target(error: exceptions.MovedError) -> Node | None:
+    return (error.host, int(error.port)) if error.host else None
 
 
 async def wait_for_redis(client: Redis, url: str, *, limit_s: float) -> None:
     """Wait until Redis answers, and say so while it does not.
 
     Raises:
-        ConfigError: it answers, and refuses us.
+        ConfigError: it answers, and refuses us; or it is not the one that its certificate should say.
         QueueUnavailable: it did not answer within ``limit_s``.
     """
     delay_s, waited = 0.1, False
@@ -88,6 +260,11 @@ async def wait_for_redis(client: Redis, url: str, *, limit_s: float) -> None:
             except exceptions.AuthenticationError as refusal:
                 raise ConfigError(f"Redis at {shown_url(url)} refuses the login: {refusal}") from refusal
             except AWAY as failure:
+                if certificate := _certificate_error(failure):
+                    raise ConfigError(
+                        f"Redis at {shown_url(url)} is not trusted: {certificate}",
+                        hint="name its authority in the URL: ?ssl_ca_certs=/path/of/ca.pem",
+                    ) from failure
                 error = failure
             except exceptions.ResponseError as refusal:
                 raise ConfigError(f"Redis at {shown_url(url)} refuses us: {refusal}") from refusal
@@ -106,10 +283,18 @@ async def wait_for_redis(client: Redis, url: str, *, limit_s: float) -> None:
     )
 
 
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 @asynccontextmanager
-async def opened(url: str, *, wait_s: float) -> AsyncIterator[Redis]:
+async def opened(url: str, *, wait_s: float, settings: Settings | None = None) -> AsyncIterator[Redis]:
     """A client that was found to work, closed at the end."""
-    client = connect(url)
+    client = connect(url, settings)
     try:
         await wait_for_redis(client, url, limit_s=wait_s)
         yield client

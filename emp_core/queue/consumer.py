@@ -13,6 +13,7 @@ from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
+from emp_core.queue.connection import Limits, undisturbed
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
 from emp_core.queue.workers import WorkerView, read_workers
@@ -130,11 +131,16 @@ class Consumer:
         self._settings = settings
         self._keeping = keeping(settings)
         self._me = {"worker": worker_id, "session": session}
+        self._copies_ms = Limits.of(settings.lease_s).copies_ms
         self._lease_us = round(settings.lease_s * 1e6)
         self._customers = {
             "allow": json.dumps(settings.customers_allow) if settings.customers_allow else "",
             "deny": json.dumps(settings.customers_deny) if settings.customers_deny else "",
         }
+
+    async def _run(self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> Any:
+        with undisturbed():
+            return await load_script(script)(self.client, self.keys, arguments, rest)
 
     async def set_lanes(
         self, changed: Mapping[str, float | None], facts: Sequence[str], *, reset: bool
@@ -159,7 +165,7 @@ class Consumer:
             "facts": len(facts) // 2,
             "lanes_count": len(changed),
         }
-        code, _, version, work = await load_script("lanes_set")(self.client, self.keys, arguments, rest)
+        code, _, version, work = await self._run("lanes_set", arguments, rest)
         return int(code), int(version), bool(work)
 
     async def lanes(self, names: Sequence[str] | None = None) -> tuple[int, dict[str, str]]:
@@ -195,7 +201,7 @@ class Consumer:
         rest: list[Any] = []
         for free, services in groups:
             rest += (free, len(services), *services)
-        text = await load_script("claim")(self.client, self.keys, arguments, rest)
+        text = await self._run("claim", arguments, rest)
         code, version, come_back_us, left, given = json.loads(text)
         most = self._settings.max_attempts
         return Claim(
@@ -216,7 +222,7 @@ class Consumer:
             progress = "" if lease.progress is None else f"{lease.progress:.2f}"
             rest += (lease.job_id, lease.token, progress, lease.message, lease.service_job_id)
         arguments = {**self._me, "lease_us": self._lease_us, "count": len(leases)}
-        reply = await load_script("renew")(self.client, self.keys, arguments, rest)
+        reply = await self._run("renew", arguments, rest)
         states = list(zip(leases, reply[4:], strict=True))
         return Renewal(
             registered=int(reply[0]) == 1,
@@ -246,7 +252,19 @@ class Consumer:
             )
             rest += (dumps(told), one.result)
         arguments = {"events_max": self._settings.events_max, "count": len(outcomes)}
-        reply = json.loads(await load_script("finish")(self.client, self.keys, arguments, rest))
+        script, settings = load_script("finish"), self._settings
+        with undisturbed():
+            if settings.wait_replicas:
+                [text] = await script.together(
+                    self.client,
+                    self.keys,
+                    [(arguments, rest)],
+                    replicas=settings.wait_replicas,
+                    limit_ms=self._copies_ms,
+                )
+            else:
+                text = await script(self.client, self.keys, arguments, rest)
+        reply = json.loads(text)
         return list(zip(reply[::2], reply[1::2], strict=True))
 
     async def sweep(self, *, rescue: bool) -> Sweep:
@@ -265,7 +283,7 @@ class Consumer:
             "batch": _SWEEP_BATCH,
             "lane_idle_us": _LANE_IDLE_US,
         }
-        code, now, due, *counts = await load_script("sweep")(self.client, self.keys, arguments)
+        code, now, due, *counts = await self._run("sweep", arguments)
         if int(code) == 0:
             return Sweep(is_keeper=False)
         next_due_s = None if due == "0" else max(0.0, (float(due) - float(now)) / 1e6)
@@ -319,12 +337,12 @@ class Consumer:
             "name": "unserved",
             "fragment": f',"reasons":{dumps(list(reasons))}',
         }
-        if await load_script("note")(self.client, self.keys, arguments):
-            await load_script("mark")(self.client, self.keys, {"id": job_id, "field": "unserved"})
+        if await self._run("note", arguments):
+            await self._run("mark", {"id": job_id, "field": "unserved"})
 
     async def retire(self) -> None:
         """Take this worker out of every index."""
-        await load_script("retire")(self.client, self.keys, self._me)
+        await self._run("retire", self._me)
 
     async def read_inbox(self, inbox: Any, block_s: float) -> list[str]:
         """Messages for this worker, waiting up to ``block_s`` for the first.

@@ -12,7 +12,7 @@ import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from redis.asyncio import Redis
 
-from emp_core.queue.connection import AWAY, SOCKET_TIMEOUT_S
+from emp_core.queue.connection import AWAY
 
 __all__ = ["LOST", "Listener"]
 
@@ -21,14 +21,20 @@ log = structlog.get_logger("emp.redis")
 LOST = ""
 """Heard instead of a message when the connection was lost: read the truth again."""
 
-_PING_EVERY_S = SOCKET_TIMEOUT_S / 2
-
 
 class Listener:
-    """Keeps a subscription alive, across lost connections, for any number of channels and listeners."""
+    """Keeps a subscription alive, across lost connections, for any number of channels and listeners.
 
-    def __init__(self, connect: Callable[[], Redis]) -> None:
+    Args:
+        connect: makes a client.
+        reply_s: how long Redis may take to answer; a connection that is silent for longer is dead.
+        channel: the one that is subscribed to while nobody listens to any.
+    """
+
+    def __init__(self, connect: Callable[[], Redis], reply_s: float, channel: str) -> None:
         self._connect = connect
+        self._reply_s = reply_s
+        self._channel = channel
         self._heard: dict[str, set[MemoryObjectSendStream[str]]] = defaultdict(set)
         self._confirmed: dict[str, anyio.Event] = {}
         self._pubsub: Any = None
@@ -41,7 +47,7 @@ class Listener:
             pubsub: Any = client.pubsub()
             try:
                 known = list(self._heard)
-                await pubsub.subscribe("emp:listening", *known)
+                await pubsub.subscribe(self._channel, *known)
                 self._pubsub = pubsub
                 # Whoever came in between found no connection to ask for it.
                 if late := [channel for channel in self._heard if channel not in known]:
@@ -63,10 +69,10 @@ class Listener:
     async def _read(self, pubsub: Any) -> None:
         last_heard = time.monotonic()
         while True:
-            message = await pubsub.get_message(timeout=_PING_EVERY_S)
+            message = await pubsub.get_message(timeout=self._reply_s / 2)
             now = time.monotonic()
             if message is None:
-                if now - last_heard > SOCKET_TIMEOUT_S * 1.5:
+                if now - last_heard > self._reply_s * 1.5:
                     raise ConnectionError("the subscribed connection went silent")
                 await pubsub.ping()
                 continue
@@ -97,7 +103,7 @@ class Listener:
             await self._ask("subscribe", channel)
         try:
             # Not there yet while Redis is away: then LOST comes as soon as it is back.
-            with anyio.move_on_after(SOCKET_TIMEOUT_S):
+            with anyio.move_on_after(self._reply_s):
                 await self._confirmed[channel].wait()
             yield receive
         finally:

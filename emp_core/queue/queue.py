@@ -17,7 +17,7 @@ from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.attempts import AttemptRecord, attempts_of
 from emp_core.queue.calls import Calls
-from emp_core.queue.connection import connect, wait_for_redis
+from emp_core.queue.connection import Limits, connect, wait_for_redis
 from emp_core.queue.embedded import running
 from emp_core.queue.events import JobEvent, decode_event
 from emp_core.queue.explain import Explanation, explain
@@ -47,7 +47,9 @@ class JobQueue:
         self._stack = AsyncExitStack()
         self._open: Calls | None = None
         self._submitter: Submitter | None = None
-        self._listener = Listener(lambda: connect(self.url))
+        self._listener = Listener(
+            lambda: connect(self.url, settings), Limits.of(settings.lease_s).reply_s, f"{settings.namespace}listening"
+        )
 
     @classmethod
     def connect(cls, url: str | None = None, *, settings: Settings | None = None) -> Self:
@@ -58,7 +60,7 @@ class JobQueue:
         if self._url is None:
             self._url = await find_redis(self.settings)
         async with AsyncExitStack() as stack:
-            client = connect(self.url)
+            client = connect(self.url, self.settings)
             stack.push_async_callback(_close, client)
             await wait_for_redis(client, self.url, limit_s=self.settings.redis_wait_s)
             group = await stack.enter_async_context(anyio.create_task_group())

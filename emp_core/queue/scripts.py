@@ -16,6 +16,7 @@ from attrs import field, frozen
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from emp_core.queue.connection import NotReady
 from emp_core.queue.keys import FIXED_KEYS, Keys
 
 __all__ = ["SCRIPT_NAMES", "Script", "load_script"]
@@ -81,6 +82,49 @@ class Script:
         except NoScriptError:
             # Redis was restarted or flushed its scripts.
             return await client.eval(self.source, *call)
+
+    async def together(
+        self,
+        client: Any,
+        keys: Keys,
+        calls: Sequence[tuple[Mapping[str, Any], Sequence[Any]]],
+        *,
+        replicas: int = 0,
+        limit_ms: int = 1000,
+    ) -> list[Any]:
+        """Run it several times in one round trip.
+
+        Args:
+            calls: arguments and rest of each.
+            replicas: how many of them must have what was written, and everything before it, within ``limit_ms``.
+
+        Raises:
+            NotReady: they do not have it yet; what was written stays written here.
+        """
+        try:
+            return await self._together(client, keys, calls, replicas, limit_ms)
+        except NoScriptError:
+            await client.script_load(self.source)
+            return await self._together(client, keys, calls, replicas, limit_ms)
+
+    async def _together(
+        self,
+        client: Any,
+        keys: Keys,
+        calls: Sequence[tuple[Mapping[str, Any], Sequence[Any]]],
+        replicas: int,
+        limit_ms: int,
+    ) -> list[Any]:
+        async with client.pipeline(transaction=False) as pipe:
+            for arguments, rest in calls:
+                pipe.evalsha(self.sha, *self.call(keys, arguments, rest))
+            if replicas:
+                # On the same connection: it waits for what this connection has written.
+                pipe.execute_command("WAIT", replicas, limit_ms)
+            replies: list[Any] = await pipe.execute()
+        if replicas and (copies := int(replies.pop())) < replicas:
+            raise NotReady(f"{copies} of {replicas} replicas have what was written")
+        return replies
 
     def call(self, keys: Keys, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> tuple[Any, ...]:
         """The arguments of EVALSHA after the digest: for pipelines."""

@@ -98,14 +98,12 @@ class Submitter:
             )
             for batch in batches
         ]
-        if len(calls) == 1:
+        replicas = self._settings.wait_replicas
+        if len(calls) == 1 and not replicas:
             return [await script(self._calls.client, self._calls.keys, *calls[0])]
-        await self._calls.client.script_load(script.source)
-        async with self._calls.client.pipeline(transaction=False) as pipe:
-            for arguments, rest in calls:
-                pipe.evalsha(script.sha, *script.call(self._calls.keys, arguments, rest))
-            replies: list[Any] = await pipe.execute()
-            return replies
+        return await script.together(
+            self._calls.client, self._calls.keys, calls, replicas=replicas, limit_ms=self._calls.copies_ms
+        )
 
     def _submit_arguments(self) -> dict[str, str | int | float]:
         settings = self._settings

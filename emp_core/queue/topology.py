@@ -6,7 +6,8 @@ moved close the old ones.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -52,7 +53,7 @@ class FollowingConnection(Connection):
     async def _connect(self) -> None:
         self.host, self.port = await self._locator.find()
         try:
-            await super()._connect()
+            await super()._connect()  # type: ignore[no-untyped-call]  # redis-py annotates no results
         except BaseException:
             self._locator.moved(None)
             raise
@@ -75,15 +76,16 @@ class SentinelLocator:
         if not answers:
             raise exceptions.ConnectionError(f"no sentinel knows {self._address.service!r}: {'; '.join(failures)}")
         _, host, port = max(answers)
-        return host, port
+        return str(host), int(port)
 
     def moved(self, node: Node | None) -> None:
         """Nothing to do: the sentinels are asked every time."""
 
     async def _ask_one(self, node: Node) -> tuple[int, str, int]:
         async with _throwaway(node, self._address.tls, self._address.sentinel_options) as sentinel:
-            state = await sentinel.sentinel_master(self._address.service)
-            return int(state["config-epoch"]), str(state["ip"]), int(state["port"])
+            flat = await sentinel.execute_command("SENTINEL", "MASTER", self._address.service)
+            state = dict(zip(flat[::2], flat[1::2], strict=True))
+            return int(state["config-epoch"]), state["ip"], int(state["port"])
 
 
 class ClusterLocator:
@@ -108,7 +110,8 @@ class ClusterLocator:
         found = [owner for owner in answers if owner is not None]
         if not found:
             raise exceptions.ConnectionError(f"nobody serves slot {self._slot}: {'; '.join(failures) or 'not covered'}")
-        return Counter(found).most_common(1)[0][0]
+        owner: Node = Counter(found).most_common(1)[0][0]
+        return owner
 
     def moved(self, node: Node | None) -> None:
         """Go where we were told to; ask again if that was no help."""
@@ -118,19 +121,19 @@ class ClusterLocator:
 
     async def _ask_one(self, node: Node) -> Node | None:
         async with _throwaway(node, self._address.tls, {**self._address.options, "db": 0}) as client:
-            ranges = await client.execute_command("CLUSTER SLOTS", target_nodes=None)
-        owner = None
-        for (first, last), servers in ranges.items():
-            nodes = [(host or node[0], int(port)) for host, port, *_ in (servers["primary"], *servers["replicas"])]
+            ranges = await client.execute_command("CLUSTER", "SLOTS")
+        for first, last, *servers in ranges:
             if first <= self._slot <= last:
-                owner = nodes[0]
-                for one in nodes:
-                    self._known.setdefault(one)
-        return owner
+                # A node that does not know its own host tells none: it is the one that was asked.
+                nodes = [(host or node[0], int(port)) for host, port, *_ in servers]
+                self._known.update(dict.fromkeys(nodes))
+                return nodes[0]
+        return None
 
 
-def _throwaway(node: Node, tls: bool, options: Any) -> Redis:
-    return Redis(
+@asynccontextmanager
+async def _throwaway(node: Node, tls: bool, options: Mapping[str, Any]) -> AsyncIterator[Any]:
+    client = Redis(
         host=node[0],
         port=node[1],
         ssl=tls,
@@ -141,6 +144,11 @@ def _throwaway(node: Node, tls: bool, options: Any) -> Redis:
         socket_connect_timeout=_ASK_S,
         **options,
     )
+    try:
+        yield client
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_ASK_S):
+            await client.aclose()
 
 
 async def _ask(

@@ -1,19 +1,18 @@
 """The worker's inbox: a blocking read that is always open, on a connection of its own."""
 
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 import structlog
 
-from emp_core.queue.connection import AWAY, SOCKET_TIMEOUT_S, connect
+from emp_core.config import Settings
+from emp_core.queue.connection import AWAY, Limits, connect
 from emp_core.queue.consumer import Consumer
 
 __all__ = ["Mailbox"]
 
 log = structlog.get_logger("emp.worker")
-
-_BLOCK_S = SOCKET_TIMEOUT_S - 1
-"""Less than the socket's timeout: a dead link shows, a quiet one does not."""
 
 
 class Mailbox:
@@ -26,9 +25,16 @@ class Mailbox:
     """
 
     def __init__(
-        self, url: str, consumer: Consumer, on_message: Callable[[str, str], None], on_return: Callable[[], None]
+        self,
+        url: str,
+        settings: Settings,
+        consumer: Consumer,
+        on_message: Callable[[str, str], None],
+        on_return: Callable[[], None],
     ) -> None:
-        self._url = url
+        self._connect: Callable[[], Any] = lambda: connect(url, settings, blocking=True, max_connections=1)
+        # Less than the reply may take: a dead link shows, a quiet one does not.
+        self._block_s = Limits.of(settings.lease_s).block_s
         self._consumer = consumer
         self._on_message = on_message
         self._on_return = on_return
@@ -37,10 +43,10 @@ class Mailbox:
         """Read until cancelled."""
         away = False
         while True:
-            client = connect(self._url, max_connections=1)
+            client = self._connect()
             try:
                 while True:
-                    messages = await self._consumer.read_inbox(client, _BLOCK_S)
+                    messages = await self._consumer.read_inbox(client, self._block_s)
                     if away:
                         away = False
                         self._on_return()

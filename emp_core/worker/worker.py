@@ -11,11 +11,12 @@ import anyio
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
+from attrs import evolve
 
 from emp_core.config import Settings, environment
 from emp_core.connectors.base import Connector
 from emp_core.errors import ConfigError
-from emp_core.jobs.requirements import Capabilities
+from emp_core.jobs.requirements import Capabilities, ServiceOffer
 from emp_core.jobs.retry import Backoff
 from emp_core.plugins.loaded import Plugins
 from emp_core.plugins.manager import load_plugins
@@ -33,6 +34,7 @@ from emp_core.worker.gpus import GpuWatch
 from emp_core.worker.leases import Held, Leases
 from emp_core.worker.machine import machine_resources
 from emp_core.worker.mailbox import Mailbox
+from emp_core.worker.persistence import until_done
 from emp_core.worker.registrar import Registrar
 from emp_core.worker.services import ServiceRunner
 
@@ -71,6 +73,8 @@ class Worker:
         self._stack = AsyncExitStack()
         self._drained = anyio.Event()
         self._stop_now = anyio.Event()
+        self._claimed_last = anyio.Event()
+        self._leaving = self._left = False
         self._resources = machine_resources(settings)
         self._services: dict[str, ServiceRunner] = {}
 
@@ -106,7 +110,7 @@ class Worker:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             url = self._redis_url or await find_redis(self.settings)
-            client = connect(url)
+            client = connect(url, self.settings)
             stack.push_async_callback(_bounded, client.aclose)
             await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
             store = self._given_store
@@ -148,7 +152,7 @@ class Worker:
         )
         self._gpu_watch = GpuWatch(settings.gpu_id or 0, lambda: [held.gpu for held in self._leases.running()])
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
-        self._mailbox = Mailbox(url, self._consumer, self._message, self._returned)
+        self._mailbox = Mailbox(url, settings, self._consumer, self._message, self._returned)
         for binding in self._bindings:
             connector_class = self._plugins.connector_class(binding.connector)
             self._services[binding.service] = ServiceRunner(
@@ -188,7 +192,10 @@ class Worker:
                     task_status.started()
                     await self._drained.wait()
                     claiming.cancel()
+                    await self._claimed_last.wait()
                     await self._let_jobs_end()
+                    # Before the attempts are cancelled for good: stopping a service's work may take longer.
+                    await self._give_back()
                     working.cancel_scope.cancel()
             finally:
                 with anyio.CancelScope(shield=True):
@@ -207,6 +214,7 @@ class Worker:
         if not self._drained.is_set():
             log.info("draining", worker=self.id, reason=reason, jobs=len(self._leases), grace_s=self.settings.grace_s)
             self._drained.set()
+            self._registrar.capabilities_changed()
 
     def stop(self) -> None:
         """Drain without grace: jobs are stopped and given back at once."""
@@ -214,8 +222,11 @@ class Worker:
         self.drain("asked to stop at once")
 
     async def _claim_until(self, scope: anyio.CancelScope) -> None:
-        with scope:
-            await self._claimer.run()
+        try:
+            with scope:
+                await self._claimer.run()
+        finally:
+            self._claimed_last.set()
 
     async def _let_jobs_end(self) -> None:
         with anyio.move_on_after(self.settings.grace_s):
@@ -228,12 +239,17 @@ class Worker:
 
     async def _give_back(self) -> None:
         """Every job that is still held goes back to the queue, and this worker out of it."""
+        if self._left:
+            return
+        self._leaving = True
         with anyio.move_on_after(_FLUSH_S):
             for held in self._leases.unfinished():
                 self._finisher.release(held)
             await self._finisher.flushed()
-            await self._consumer.retire()
+            await until_done("leaving", self._consumer.retire)
+            self._left = True
             return
+        self._left = True
         log.warning("redis is away: jobs are given to others when their leases end", jobs=len(self._leases))
 
     # -- what the parts tell -------------------------------------------------------------------------------------
@@ -244,17 +260,18 @@ class Worker:
         return Capabilities(
             worker_id=self.id,
             machine_id=settings.machine_id,
-            services={name: service.offer for name, service in self._services.items()},
+            services={name: self._offer(service) for name, service in self._services.items()},
             resources=self._resources,
-            custom=self._custom(),
+            custom=self.settings.capabilities,
             allow=settings.customers_allow,
             deny=settings.customers_deny,
             pool=settings.pool,
             region=settings.region,
         )
 
-    def _custom(self) -> dict[str, Any]:
-        return dict(self.settings.capabilities)
+    def _offer(self, service: ServiceRunner) -> ServiceOffer:
+        # So nobody wakes a worker that takes no more jobs.
+        return evolve(service.offer, withdrawn="the worker is draining") if self._drained.is_set() else service.offer
 
     def _free_slots(self) -> list[tuple[int, Sequence[str]]]:
         return [(free, service.accepts) for service in self._services.values() if (free := service.free) > 0]
@@ -281,6 +298,8 @@ class Worker:
             self._finisher.hand_over(held, outcome, finish)
 
     def _renewed(self, renewal: Renewal) -> None:
+        if self._leaving:
+            return
         if not renewal.registered:
             self._registrar.forgotten()
             return
