@@ -105,10 +105,10 @@ def _plain(value: Any) -> Any:
 
 
 def _write(text: str, stream: TextIO | None = None) -> None:
-    stream = sys.stdout if stream is None else stream
-    encoding = stream.encoding or "utf-8"
+    target: TextIO = sys.stdout if stream is None else stream
+    encoding = target.encoding or "utf-8"
     try:
-        click.echo(text.encode(encoding, "replace").decode(encoding), file=stream)
-        stream.flush()
+        click.echo(text.encode(encoding, "replace").decode(encoding), file=target)
+        target.flush()
     except BrokenPipeError as error:
         raise OutputClosed from error

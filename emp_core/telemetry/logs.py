@@ -5,7 +5,7 @@ Only programs configure logs. A service that embeds a worker keeps its own set-u
 
 import logging
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
@@ -73,16 +73,12 @@ def _console() -> structlog.dev.ConsoleRenderer:
     )
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(logging.Handler):
     """Writes to what ``sys.stderr`` is at the time: a progress bar takes its place to keep lines above itself."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # an attribute there
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, stream: TextIO) -> None:  # noqa: ARG002 - whatever it is
-        raise AttributeError("this handler writes to sys.stderr")
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:  # as logging's own handlers: a log that cannot be written must not end the program
+            self.handleError(record)
