@@ -203,7 +203,8 @@ class Settings:
         default=None,
         parse=text,
         secret=True,
-        help="Where Redis is: `redis://`, `rediss://`, `unix://`. Not set: an embedded one is started where a command can own it.",
+        help="Where Redis is: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://`. Not set: an embedded "
+        "one is started where a command can own it.",
     )
     num_gpus: int | None = setting(
         "NUM_GPUS", default=None, parse=whole(0), help="GPUs of the machine; found by the driver when not set."
