@@ -61,6 +61,8 @@ class Runner:
 
     def run(self, block: Block) -> None:
         """Do with a block what its language and its marks ask for."""
+        if "comfyui" in block.marks:
+            self.environ.update(self._stack.enter_context(pretended_comfyui()))
         with contextlib.ExitStack() as stack:
             if "worker" in block.marks:
                 stack.enter_context(echo_worker(self.environ))
@@ -209,6 +211,15 @@ def echo_worker(environ: Mapping[str, str]) -> Iterator[None]:
         finally:
             portal.call(worker.drain)
             ended.result(_LIMIT_S)
+
+
+@contextlib.contextmanager
+def pretended_comfyui() -> Iterator[dict[str, str]]:
+    """A server that behaves like ComfyUI, and the variables that say where it is."""
+    from emp_comfyui.testing import FakeComfyUI  # of a plugin: only pages that need it do
+
+    with start_blocking_portal("asyncio") as portal, portal.wrap_async_context_manager(FakeComfyUI()) as server:
+        yield {"COMFYUI_HOST": server.host, "COMFYUI_PORT": str(server.port)}
 
 
 def _install(project: Path, folder: Path) -> None:
