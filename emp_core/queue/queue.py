@@ -237,7 +237,7 @@ class JobQueue:
                 for text in kept[start:]:
                     yield decode_event(text)
                 last = kept[-1]
-                if decode_event(last).is_final:
+                if _is_over(kept):
                     return
                 while (event := await _next_progress(heard)) is not None:
                     yield event
@@ -375,6 +375,12 @@ async def find_redis(settings: Settings) -> str:
     raise ConfigError(
         "nothing says where Redis is", hint="set HUB_REDIS_URL, or start everything on this machine with 'emp up'"
     )
+
+
+def _is_over(kept: Sequence[str]) -> bool:
+    """Whether the outcome is among the events. Something may have been noted after it, by a submitter that was slower."""
+    changes = (event for text in reversed(kept) if (event := decode_event(text)).status is not None)
+    return (latest := next(changes, None)) is not None and latest.is_final
 
 
 async def _next_progress(heard: MemoryObjectReceiveStream[str]) -> JobEvent | None:
