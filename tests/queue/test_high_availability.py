@@ -16,7 +16,6 @@ from emp_core.jobs.states import JobState
 from emp_core.queue.connection import NotReady, connect, wait_for_redis
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.workers import WorkerStarter, fast_settings
-
 from tests.chaos.servers import HOST, Group, Server, cluster, free_ports, sentinels, server
 
 
@@ -52,6 +51,7 @@ async def test_the_queue_goes_on_after_a_failover(kind: str, tmp_path: Path):
             old = await group.master()
             old.kill()
             await group.master(but=old)
+            await group.replicas_attached(1)  # sentinels take a while to tell the other replica
             jobs = await queue.submit_many([JobSpec("echo", {"n": n}) for n in range(250)])
             for job in jobs:
                 assert (await queue.wait(job.id, timeout=20)).status is JobState.COMPLETED
@@ -105,9 +105,10 @@ async def test_a_cluster_is_not_taken_for_a_server(tmp_path: Path):
         client = connect(f"redis://{other}", settings_for("", tmp_path))
         with pytest.raises(ConfigError, match="part of a cluster"):
             await client.get("{emp}:x")
-        with pytest.raises(ConfigError, match="part of a cluster"):
-            async with client.pipeline(transaction=False) as pipe:
-                await pipe.get("{emp}:x").execute()
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.get("{emp}:x")
+            with pytest.raises(ConfigError, match="part of a cluster"):
+                await pipe.execute()
         await client.aclose()
 
 
@@ -119,9 +120,10 @@ async def test_a_replica_is_not_ready(tmp_path: Path):
         client = connect(replica.url)
         with pytest.raises(NotReady):
             await client.set("x", 1)
-        with pytest.raises(NotReady):
-            async with client.pipeline(transaction=False) as pipe:
-                await pipe.set("x", 1).execute()
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.set("x", 1)
+            with pytest.raises(NotReady):
+                await pipe.execute()
         await client.aclose()
 
 
@@ -253,7 +255,8 @@ async def test_a_cancelled_command_takes_its_connection_with_it(tmp_path: Path):
             assert await client.get("x") == "right"
             with anyio.move_on_after(0.05):
                 async with client.pipeline(transaction=False) as pipe:
-                    await pipe.blpop("nothing", 1).execute()
+                    pipe.blpop("nothing", 1)
+                    await pipe.execute()
             assert await client.get("x") == "right"
         assert len(client.connection_pool._available_connections) == 1
         await client.aclose()
