@@ -14,7 +14,7 @@ async def test_what_is_noted_after_the_outcome_keeps_nobody_waiting(queue: JobQu
     await queue._calls.run("note", {"events_max": 1000, "id": job.id, "name": "unserved", "fragment": ""})
     with anyio.fail_after(4):
         names = [event.name async for event in queue.events(job.id)]
-    assert names == ["submitted", "claimed", "completed", "unserved"]
+    assert names[-2:] == ["completed", "unserved"]
 
 
 async def test_a_finished_job_is_followed_at_once_after_connecting(queue: JobQueue, worker: RunningWorker):
