@@ -236,15 +236,20 @@ def _install(project: Path, folder: Path) -> None:
 @contextlib.contextmanager
 def _logs_as_before(*, quiet: bool = False) -> Iterator[None]:
     """What a command or an example sets up for logs does not outlive it; ``quiet``: logs are not part of the output."""
-    root, own, saved = logging.getLogger(), logging.getLogger("emp"), structlog.get_config()
-    before = root.handlers[:], root.level, own.level
+    root, own = logging.getLogger(), logging.getLogger("emp")
+    was_configured, saved = structlog.is_configured(), structlog.get_config()
+    handlers, root_level, own_level = root.handlers[:], root.level, own.level
     if quiet:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         yield
     finally:
-        root.handlers[:], root.level, own.level = before
+        root.handlers[:] = handlers
+        root.setLevel(root_level)  # not by assignment: loggers remember what they were asked
+        own.setLevel(own_level)
         structlog.configure(**saved)
+        if not was_configured:
+            structlog.reset_defaults()
 
 
 @contextlib.contextmanager
