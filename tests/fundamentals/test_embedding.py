@@ -11,12 +11,13 @@ async def test_a_worker_runs_beside_other_tasks(queue: JobQueue, monkeypatch):
     settings = queue.settings
     environ = {
         "WORKERS": "echo",
-        "HUB_REDIS_URL": settings.redis_url,
+        "HUB_REDIS_URL": settings.redis_url or "",
         "EMP_NAMESPACE": settings.namespace,
         "EMP_DATA_DIR": str(settings.data_dir),
     }
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with anyio.create_task_group() as ours, Worker.from_env(environ) as worker:
+    # The worker around the group: it is closed when the tasks that use it have ended.
+    async with Worker.from_env(environ) as worker, anyio.create_task_group() as ours:
         await ours.start(worker.run)
         job = await queue.submit(JobSpec("echo", {"hello": 1}))
         done = await queue.wait(job.id, timeout=10)

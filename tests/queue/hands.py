@@ -7,7 +7,6 @@ from typing import Any
 
 from attrs import define, evolve
 
-from emp_core.config import Settings
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.requirements import Capabilities, ServiceOffer
 from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Finish
@@ -86,7 +85,7 @@ class Hands:
 
     def unregistered(self, *, name: str | None = None, **changed: Any) -> Hand:
         """One that the queue does not know yet."""
-        settings: Settings = evolve(self._queue.settings, **changed)
+        settings = evolve(self._queue.settings, **changed)
         name = name or f"w{next(self._numbers)}"
         consumer = Consumer(self._queue.client, settings, worker_id=name, session=uuid.uuid4().hex)
         return Hand(self._queue, consumer, name)

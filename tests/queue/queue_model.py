@@ -81,7 +81,7 @@ class QueueModel:
             mine = [(turn, lane, customer) for (lane, customer), turn in self.turns.items() if lane in served]
             if not mine:
                 break
-            turn, lane, customer = min(mine)
+            _, lane, customer = min(mine)
             place = (lane, customer)
             if customer and self.active()[customer] >= CAP:
                 self.parked[place] = self.turns.pop(place)

@@ -87,7 +87,7 @@ async def test_renewing_tells_what_was_lost_and_what_is_to_be_cancelled(queue: J
     await lose(queue, other, "a")
     await other.take_one()
     renewal = await hand.consumer.renew([Lease(one.job.id, one.token) for one in (a, b, c)])
-    assert (renewal.lost, renewal.cancelled) == ({"a"}, {"b"})
+    assert (renewal.lost, renewal.cancelled) == (frozenset("a"), frozenset("b"))
 
 
 async def test_a_lease_that_ended_can_be_renewed_until_somebody_takes_the_job(queue: JobQueue, hands: Hands):

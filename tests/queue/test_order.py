@@ -83,7 +83,7 @@ async def test_customers_take_turns(queue: JobQueue, hands: Hands, slots: int):
     for customer in ("a", "b", "c"):
         await queue.submit_many(JobSpec("echo", id=f"{customer}{i:02}", customer_id=customer) for i in range(20))
     hand = await hands()
-    taken = []
+    taken: list[str] = []
     while len(taken) < 36:
         taken += await hand.ids(slots)
     assert [sum(one[0] == customer for one in taken) for customer in "abc"] == [12, 12, 12]

@@ -1,5 +1,7 @@
 """Nothing stays for ever: final jobs, idempotency keys, dead workers and lanes go when their time is over."""
 
+from typing import Any
+
 import pytest
 
 from emp_core.errors import JobNotFound
@@ -33,7 +35,7 @@ async def test_a_final_job_is_deleted_when_it_was_kept_for_long_enough(queue: Jo
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 async def test_each_final_state_has_its_own_time(queue: JobQueue, hands: Hands, status: str):
     await end_as(queue, hands, status)
-    keep = {f"keep_{one}_s": 10_000.0 * DAY for one in ("completed", "failed", "cancelled")}
+    keep: dict[str, Any] = {f"keep_{one}_s": 10_000.0 * DAY for one in ("completed", "failed", "cancelled")}
     sweeper = await hands(**{**keep, f"keep_{status}_s": 1.0})
     await queue.client.zincrby(queue.keys.index(status), -2_000_000, "a")
     assert (await sweeper.consumer.sweep(rescue=True)).trimmed == 1

@@ -2,16 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from emp_core.errors import IllegalTransition
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import TRANSITIONS, JobState
-from emp_core.queue.consumer import ClaimedJob
 from emp_core.queue.queue import JobQueue
 
 from .hands import Hand, Hands, end_lease, make_due, names_of_events
+
+if TYPE_CHECKING:
+    from emp_core.queue.consumer import ClaimedJob
 
 LATER = timedelta(hours=1)
 

@@ -1,5 +1,8 @@
 """Hand-off: a job wakes the one worker that can begin it soonest, and nobody else."""
 
+from itertools import pairwise
+from typing import Any
+
 import pytest
 from attrs import evolve
 
@@ -111,7 +114,7 @@ async def test_a_worker_whose_slots_for_the_service_are_taken_is_not_woken(queue
 
 
 @pytest.mark.parametrize("lists", [{"customers_deny": ("c",)}, {"customers_allow": ("d",)}])
-async def test_a_worker_that_refuses_the_customer_is_not_woken(queue: JobQueue, hands: Hands, lists: dict):
+async def test_a_worker_that_refuses_the_customer_is_not_woken(queue: JobQueue, hands: Hands, lists: dict[str, Any]):
     await open_echo(queue, hands)
     [refusing] = await idle(hands, 0.0, **lists)
     [taking] = await idle(hands, 10.0)
@@ -181,7 +184,7 @@ async def test_the_version_of_the_lanes_grows_with_each(queue: JobQueue, hands: 
     for name in ("one", "two", "two", "three"):
         await queue.submit(JobSpec(name))
         versions.append((await hand.claim(1)).lanes_version)
-    assert [after - before for before, after in zip(versions, versions[1:], strict=False)] == [1, 0, 1]
+    assert [after - before for before, after in pairwise(versions)] == [1, 0, 1]
     assert set((await hand.consumer.lanes())[1]) == {"one", "two", "three"}
     assert await hand.consumer.lanes(["two", "nine"]) == (versions[-1], {"two": '{"service":"two"}'})
 

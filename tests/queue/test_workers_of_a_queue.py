@@ -1,5 +1,7 @@
 """Registering: one process per name, and each name gone when its process is."""
 
+from typing import Any
+
 import pytest
 
 from emp_core.queue.queue import JobQueue
@@ -75,7 +77,9 @@ async def test_live_workers_are_listed_with_what_they_offer(queue: JobQueue, han
         ({}, ["a", "b", "n"]),
     ],
 )
-async def test_a_workers_own_lists_of_customers_always_hold(queue: JobQueue, hands: Hands, lists: dict, taken: list):
+async def test_a_workers_own_lists_of_customers_always_hold(
+    queue: JobQueue, hands: Hands, lists: dict[str, Any], taken: list[str]
+):
     for customer in ("a", "b"):
         await put(queue, customer, customer_id=customer)
     await put(queue, "n")

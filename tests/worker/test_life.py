@@ -1,6 +1,7 @@
 """A worker from its start to its end: what it offers, how it stops, and that no job is lost on the way."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -14,9 +15,9 @@ from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
 from emp_core.worker.worker import Worker
 
-from .waiting import names_of_events, until_event
+from .waiting import names_of_events, until, until_event
 
-SLOW_POLL = {"poll_s": 60.0}
+SLOW_POLL: dict[str, Any] = {"poll_s": 60.0}
 """A worker that looks by itself once a minute: what comes sooner, came because it was told."""
 
 
@@ -65,9 +66,16 @@ async def test_a_lane_that_went_and_came_back_is_served_at_once(
         await queue.wait(job.id, timeout=10)
         await queue.client.zadd(queue.keys.fixed("lanes_empty"), {"steered": 1}, xx=True)
         await queue.client.rpush(queue.keys.worker(running.id, "inbox"), "due")
-        with anyio.fail_after(10):  # the keeper comes by; nothing tells when
-            while await queue.client.hexists(queue.keys.fixed("lanes"), "steered"):
-                await anyio.sleep(0.01)
+        await until(lambda: lane_is_gone(queue))
+
+
+async def lane_is_gone(queue: JobQueue) -> bool:
+    return not await queue.client.hexists(queue.keys.fixed("lanes"), "steered")
+
+
+async def withdrawn_because(queue: JobQueue, reason: str) -> bool:
+    [view] = await queue.workers()
+    return view.capabilities.services["steered"].withdrawn == reason
 
 
 async def test_a_service_that_is_down_at_the_start_is_taken_up_when_it_is_there(
@@ -89,9 +97,7 @@ async def test_a_service_that_is_not_healthy_gets_no_jobs(
     steering.health = Health(ok=False, reason="it is warming up")
     await start_worker(steered_binding(steering))
     await queue.submit(JobSpec("steered"))
-    with anyio.fail_after(10):
-        while (await queue.workers())[0].capabilities.services["steered"].withdrawn != "it is warming up":
-            await anyio.sleep(0.01)
+    await until(lambda: withdrawn_because(queue, "it is warming up"))
     assert steering.attempts == []
 
 
@@ -179,9 +185,11 @@ async def test_no_message_of_a_connector_ends_its_worker(
     attempt = await steering.next()
     await attempt.context.progress(0.5, message)  # type: ignore[arg-type]
     await attempt.context.checkpoint(message)  # type: ignore[arg-type]
-    with anyio.fail_after(10):
-        while (await queue.get(job.id)).progress != 50:
-            await anyio.sleep(0.01)
+
+    async def arrived() -> bool:
+        return (await queue.get(job.id)).progress == 50
+
+    await until(arrived)
     attempt.complete()
     assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
 
@@ -272,7 +280,7 @@ async def test_a_claim_that_is_under_way_when_the_worker_drains_loses_nothing(
 
             worker._consumer.claim = slow  # type: ignore[method-assign]
 
-        worker._wire = wired  # type: ignore[method-assign]
+        worker._wire = wired  # type: ignore[method-assign, assignment]
 
     running = await start_worker(steered_binding(steering), wire=wire)
     job = await queue.submit(JobSpec("steered"))

@@ -14,7 +14,7 @@ from emp_core.queue.queue import JobQueue
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
 
-from .waiting import names_of_events, until_event
+from .waiting import names_of_events, until, until_event
 
 FAIL = [errors.InvalidJob, errors.InputError, errors.UnsafeName, errors.DeadlineExceeded]
 RETRY = [
@@ -119,14 +119,14 @@ async def test_what_only_the_operator_can_mend_pauses_the_service_and_burns_no_a
 
 
 async def until_withdrawn(queue: JobQueue, reason: str | None) -> None:
-    """Until the one worker says so of its one service; nothing tells of it but the worker's entry."""
-    with anyio.fail_after(10):
-        while True:
-            [view] = await queue.workers()
-            [offer] = view.capabilities.services.values()
-            if offer.withdrawn == reason:
-                return
-            await anyio.sleep(0.005)
+    """Until the one worker says so of its one service."""
+
+    async def withdrawn() -> bool:
+        [view] = await queue.workers()
+        [offer] = view.capabilities.services.values()
+        return offer.withdrawn == reason
+
+    await until(withdrawn)
 
 
 async def test_a_broken_instance_gets_no_more_jobs(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):

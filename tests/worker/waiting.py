@@ -1,5 +1,7 @@
 """Waiting for what a test can be told of."""
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 
 from emp_core.queue.events import JobEvent
@@ -15,6 +17,13 @@ async def until_event(queue: JobQueue, job_id: str, *names: str) -> JobEvent:
             if event.name in names:
                 return event
     raise AssertionError(f"{job_id} ended without any of {names}: {[e.name for e in await queue.history(job_id)]}")
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something in Redis that nothing tells of."""
+    with anyio.fail_after(LIMIT_S):
+        while not await holds():  # noqa: ASYNC110 - there is nobody to set an event
+            await anyio.sleep(0.005)
 
 
 async def names_of_events(queue: JobQueue, job_id: str) -> list[str]:
