@@ -152,7 +152,7 @@ class QueueMachine(RuleBasedStateMachine):
         claim = self.call(self.consumers[worker].claim, token, groups, "m")
         assert claim.registered
         ids = [claimed.job.id for claimed in claim.jobs]
-        now = int(self.client.hget(self.queue.keys.job(ids[0]), "started_at")) if ids else 0
+        now = int(self.client.hgetall(self.queue.keys.job(ids[0]))["started_at"]) if ids else 0
         assert ids == self.model.claim(SERVED[worker], limit, now, token)
         assert claim.left == len(self.model.in_state("pending"))
         assert [one.job.attempt for one in claim.jobs] == [self.model.jobs[one].attempt for one in ids]
@@ -322,7 +322,7 @@ def machine(redis_url: str, tmp_path: Path) -> Iterator[type[QueueMachine]]:
 
 
 def test_the_scripts_do_what_the_model_does(machine: type[QueueMachine]):
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it open
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=EXAMPLES,
