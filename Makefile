@@ -18,12 +18,13 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 # uv trusts the certificates that the machine trusts, as pip does where a company has its own.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test chaos check bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     run one job the whole way: queue, worker, progress bar, result on disk'
 	@echo 'make test     run every test'
+	@echo 'make chaos    break workers, Redis, links and clocks under 20,000 jobs, and judge what became of them'
 	@echo 'make check    lint, formatting, types, and which room may import which'
 	@echo 'make bench    measure this queue and its peers side by side (minutes); ARGS="--quick" for a look'
 	@echo 'make clean    remove the virtual environment and everything that was built'
@@ -34,6 +35,10 @@ demo: $(READY)
 # More processes than eight only cost more Redis servers.
 test: $(READY)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+# In a short form this is part of `make test`. FAULTS="silent sentinel" picks some.
+chaos: $(READY)
+	@$(BIN)/python -m tests.chaos $(FAULTS)
 
 check: $(READY)
 	$(BIN)/ruff check .

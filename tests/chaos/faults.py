@@ -129,13 +129,12 @@ async def kill_master(scene: Scene) -> None:
     group: Group = scene.hub.parts
     for _ in range(max(1, scene.size.rounds // 2)):
         await anyio.sleep(0.5)
-        await group.replicas_attached(1)
+        await group.replicas_attached(2)
         old = await group.master()
         old.kill()
         await group.master(but=old)
         await scene.returned()
         await old.start()
-        await group.replicas_attached(2)
 
 
 async def set_clocks(scene: Scene) -> None:

@@ -186,15 +186,17 @@ class Group:
                 await anyio.sleep(0.05)  # an election tells nobody
 
     async def _is_master(self, one: Server) -> bool:
-        async with one.client() as client:
-            try:
+        try:
+            async with one.client() as client:
                 if (await client.execute_command("ROLE"))[0] != "master":
                     return False
-                if self.watchers:
-                    return True
-                return await _owns(client, self.tag)
-            except (exceptions.RedisError, OSError):
-                return False
+                if not self.watchers:
+                    return await _owns(client, self.tag)
+            # An old master that comes back takes itself for one until the sentinels tell it otherwise.
+            async with self.watchers[-1].client() as watcher:
+                return int((await watcher.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "hub"))[1]) == one.port
+        except (exceptions.RedisError, OSError):
+            return False
 
     async def replicas_attached(self, count: int) -> None:
         """Wait until so many replicas follow the master and have its data."""
