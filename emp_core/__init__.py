@@ -3,10 +3,10 @@
 Everything that programs need is here; modules further down may change without notice.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from emp_core.config import Settings, setting
     from emp_core.connectors.base import Connector, Health, Refusal, ServiceConfig, ServiceInfo
     from emp_core.connectors.context import JobContext, Preview
@@ -48,9 +48,10 @@ if TYPE_CHECKING:
         StorageUnavailable,
         UnsafeName,
     )
+    from emp_core.jobs.matching import ModelOffer
     from emp_core.jobs.model import Artifact, Destination, Job, JobError, JobSpec
     from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
-    from emp_core.jobs.requirements import ModelOffer, Requirements
+    from emp_core.jobs.requirements import Requirements
     from emp_core.jobs.states import JobState
     from emp_core.plugins.hookspecs import Registration, hookimpl
     from emp_core.queue.attempts import AttemptRecord
@@ -148,7 +149,8 @@ _HOMES = {
     "emp_core.connectors.websocket": ("WebSocketConnector",),
     "emp_core.jobs.model": ("Artifact", "Destination", "Job", "JobError", "JobSpec"),
     "emp_core.jobs.outcomes": ("Cancelled", "Completed", "Failed", "JobResult", "Outcome", "Release", "Retry"),
-    "emp_core.jobs.requirements": ("ModelOffer", "Requirements"),
+    "emp_core.jobs.matching": ("ModelOffer",),
+    "emp_core.jobs.requirements": ("Requirements",),
     "emp_core.jobs.states": ("JobState",),
     "emp_core.plugins.hookspecs": ("Registration", "hookimpl"),
     "emp_core.queue.attempts": ("AttemptRecord",),
@@ -164,11 +166,11 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     # Imported on first use: whoever only submits jobs does not wait for the worker, and `emp --help` for neither.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOME_OF.get(name, "emp_core.errors")), name)
+    found = getattr(importlib.import_module(_HOME_OF.get(name, "emp_core.errors")), name)
     globals()[name] = found
     return found
 

@@ -6,7 +6,7 @@ from emp_core.cli.failures import DONE
 from emp_core.cli.hub import open_queue, prepared
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import emit, json_option, note, table
-from emp_core.jobs.requirements import ServiceOffer
+from emp_core.jobs.matching import ServiceOffer
 from emp_core.queue.workers import WorkerView
 
 __all__ = ["workers"]

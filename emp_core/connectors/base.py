@@ -8,9 +8,9 @@ import structlog
 from attrs import field, frozen
 
 from emp_core.connectors.context import JobContext
+from emp_core.jobs.matching import ModelOffer
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
-from emp_core.jobs.requirements import ModelOffer
 
 __all__ = ["Connector", "Health", "Refusal", "ServiceConfig", "ServiceInfo"]
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from attrs import frozen
 
+from emp_core.jobs.matching import Capabilities, Match, match
 from emp_core.jobs.model import Job
-from emp_core.jobs.requirements import Capabilities, Match, Requirement, match
+from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 from emp_core.queue.workers import WorkerView

@@ -8,7 +8,7 @@ import cattrs
 from attrs import frozen
 
 from emp_core.jobs.codec import dumps
-from emp_core.jobs.requirements import Capabilities
+from emp_core.jobs.matching import Capabilities
 from emp_core.queue.keys import Keys
 
 __all__ = ["WorkerView", "decode_worker", "encode_capabilities", "read_workers"]

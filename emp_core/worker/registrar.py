@@ -6,7 +6,8 @@ import anyio
 import structlog
 
 from emp_core.errors import ConfigError
-from emp_core.jobs.requirements import Capabilities, Match, Requirement, match
+from emp_core.jobs.matching import Capabilities, Match, match
+from emp_core.jobs.requirements import Requirement
 from emp_core.queue.consumer import Consumer
 from emp_core.queue.workers import encode_capabilities
 from emp_core.worker.persistence import until_done

@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from emp_core.connectors.base import Connector, Health, ServiceInfo
 from emp_core.connectors.breaker import Breaker, BreakerPolicy, BreakerState, Permit
 from emp_core.errors import AuthenticationFailed, EmpError, QuotaExhausted, ServiceBroken, ServiceUnavailable
-from emp_core.jobs.requirements import ServiceOffer
+from emp_core.jobs.matching import ServiceOffer
 from emp_core.services.resolve import ServiceBinding
 from emp_core.worker.leases import Held
 from emp_core.worker.slots import Slots

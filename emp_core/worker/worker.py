@@ -16,7 +16,7 @@ from attrs import evolve
 from emp_core.config import Settings, environment
 from emp_core.connectors.base import Connector
 from emp_core.errors import ConfigError
-from emp_core.jobs.requirements import Capabilities, ServiceOffer
+from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.retry import Backoff
 from emp_core.plugins.loaded import Plugins
 from emp_core.plugins.manager import load_plugins

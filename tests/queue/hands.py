@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import define, evolve
 
+from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.model import Job, JobSpec
-from emp_core.jobs.requirements import Capabilities, ServiceOffer
 from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Finish
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import encode_capabilities

@@ -19,9 +19,9 @@ from emp_core.connectors.base import Health, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import MessageType, WebSocketConnector
 from emp_core.errors import ConnectionLost, EmpError, JobFailed
+from emp_core.jobs.matching import ModelOffer
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
-from emp_core.jobs.requirements import ModelOffer
 
 __all__ = ["ComfyUIWebSocketConnector"]
 
