@@ -20,7 +20,7 @@ from emp_core.queue.workers import WorkerView, read_workers
 
 __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Sweep"]
 
-_KEEPER_MS = 6000
+_KEEPER_S = 6.0
 _SWEEP_BATCH = 100
 _LANE_IDLE_US = 3_600_000_000
 _GLOB = re.compile(r"[*?\[\]\\]")
@@ -122,6 +122,9 @@ class Consumer:
         client: a redis-py client; a call that fails because Redis is away raises what it raises.
         worker_id: ``WORKER_ID@MACHINE_ID``.
         session: tells this process from another one under the same name.
+
+    Attributes:
+        keeper_s: how long whoever keeps house may be silent before another worker does.
     """
 
     def __init__(self, client: Any, settings: Settings, *, worker_id: str, session: str) -> None:
@@ -132,6 +135,7 @@ class Consumer:
         self._keeping = keeping(settings)
         self._me = {"worker": worker_id, "session": session}
         self._copies_ms = Limits.of(settings.lease_s).copies_ms
+        self.keeper_s = min(_KEEPER_S, settings.lease_s)
         self._lease_us = round(settings.lease_s * 1e6)
         self._customers = {
             "allow": json.dumps(settings.customers_allow) if settings.customers_allow else "",
@@ -276,7 +280,7 @@ class Consumer:
         arguments = {
             **self._keeping,
             "worker": self.worker_id,
-            "keeper_ms": _KEEPER_MS,
+            "keeper_ms": round(self.keeper_s * 1000),
             "rescue": int(rescue),
             "max_attempts": self._settings.max_attempts,
             "max_crashes": self._settings.max_crashes,

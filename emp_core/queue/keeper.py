@@ -15,7 +15,7 @@ __all__ = ["Keeper"]
 log = structlog.get_logger("emp.keeper")
 
 _LOOK_S = 2.0
-"""The keeper's own lease is 6 s: it must come by more often."""
+"""How often the keeper looks at least, whatever is due."""
 _CLOCK_JUMP_S = 5.0
 _SETTLE_S = 2.0
 _UNSERVED_EVERY_S = 3.0
@@ -76,7 +76,8 @@ class Keeper:
             log.warning("lost workers", rescued_jobs=swept.rescued, workers=swept.dead_workers)
         await self._tell_unserved()
         await self._audit()
-        return min(_LOOK_S, _LOOK_S if swept.next_due_s is None else max(0.01, swept.next_due_s))
+        look_s = min(_LOOK_S, self._consumer.keeper_s / 3)
+        return look_s if swept.next_due_s is None else min(look_s, max(0.01, swept.next_due_s))
 
     def _may_rescue(self) -> bool:
         """Not at once: when all workers could not reach Redis, the first that can again becomes the keeper, and the others

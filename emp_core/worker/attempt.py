@@ -185,7 +185,8 @@ def _time_limit(job: Job) -> tuple[float | None, ConnectorError]:
     timed_out = AttemptTimeout(f"the attempt took longer than the {job.timeout_s or 0:g} s that the job allows")
     if job.deadline_at is None:
         return job.timeout_s, timed_out
-    left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+    # From when it was claimed, by Redis's clock: this machine's may be wrong.
+    left_s = (job.deadline_at - (job.started_at or datetime.now(UTC))).total_seconds()
     if job.timeout_s is not None and job.timeout_s <= left_s:
         return job.timeout_s, timed_out
     return max(0.0, left_s), DeadlineExceeded("the deadline passed before the job was done")

@@ -81,7 +81,7 @@ class Leases:
         self._changed = anyio.Event()
         self._renewed = anyio.Event()
         self._emptied = anyio.Event()
-        self._renewed_at = clock()
+        self._renewed_at = self._looked_at = clock()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -150,10 +150,7 @@ class Leases:
         while True:
             with anyio.move_on_after(pause_s):
                 await self._changed.wait()
-            if self._was_stopped(pause_s):
-                log.warning("this process was stopped for longer than its leases hold", jobs=len(self._held))
-                self._renewed_at = self._clock()
-                self.stop_all("lost")
+            self._drop_if_stood_still()
             began = self._clock()
             try:
                 await self._renew()
@@ -167,20 +164,30 @@ class Leases:
             if rest_s > 0:
                 await anyio.sleep(rest_s)
 
-    def _was_stopped(self, pause_s: float) -> bool:
-        """Whether the process stood still (SIGSTOP, a suspended machine), rather than Redis."""
-        return pause_s >= self._lease_s / 3 and self._clock() - self._renewed_at > self._lease_s
+    def _drop_if_stood_still(self) -> None:
+        """When the process stood still (SIGSTOP, a suspended machine) rather than Redis, its leases are not to be revived.
+
+        No call takes as long as a lease, so that a gap as long as that is this process's own.
+        """
+        now = self._clock()
+        gap_s, self._looked_at = now - self._looked_at, now
+        if gap_s > self._lease_s:
+            log.warning("this process was stopped for longer than its leases hold", jobs=len(self._held))
+            self.stop_all("lost")
 
     async def _renew(self) -> None:
         self._changed = anyio.Event()
-        asked = [(held, held.take_changes()) for held in self._held.values()]
+        began = self._clock()
+        asked = [(held, held.take_changes()) for held in self._held.values() if held.stopped != "lost"]
         try:
             renewal = await self._consumer.renew([lease for _, lease in asked])
         except BaseException:
             for held, lease in asked:
                 held.put_back(lease)
             raise
-        self._renewed_at = self._clock()
+        finally:
+            self._drop_if_stood_still()
+        self._renewed_at = began  # the leases hold from when Redis was asked, or a little later
         self._renewed.set()
         self._renewed = anyio.Event()
         for held, lease in asked:

@@ -1,0 +1,119 @@
+"""What a worker holds while it, or Redis, stands still."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from redis import exceptions
+
+from emp_core.queue.consumer import Consumer, Renewal
+from emp_core.queue.queue import JobQueue
+from emp_core.worker.leases import Leases
+
+from .hands import Hands, end_lease, put
+
+LEASE_S = 3.0
+
+
+class Time:
+    """A clock that a test sets, for a process that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Renewals:
+    """Counts renewals."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._more = anyio.Event()
+
+    def __call__(self, renewal: Renewal) -> None:
+        self.count += 1
+        self._more.set()
+        self._more = anyio.Event()
+
+    async def reach(self, count: int) -> None:
+        with anyio.fail_after(10):
+            while self.count < count:
+                await self._more.wait()
+
+
+@asynccontextmanager
+async def kept(consumer: Consumer) -> AsyncIterator[tuple[Leases, Time, Renewals]]:
+    time, renewals = Time(), Renewals()
+    leases = Leases(consumer, LEASE_S, on_renewal=renewals, clock=time)
+    async with anyio.create_task_group() as group:
+        group.start_soon(leases.run)
+        await renewals.reach(1)
+        yield leases, time, renewals
+        group.cancel_scope.cancel()
+
+
+async def test_a_lease_that_ended_while_the_process_stood_still_is_not_taken_up_again(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    async with kept(hand.consumer) as (leases, time, renewals):
+        held = leases.hold(claimed)
+        held.finished = True  # its outcome waits to be recorded
+        await end_lease(queue, "a")
+        time.now += 2 * LEASE_S
+        leases.report(held, 50, None)
+        await renewals.reach(2)
+        assert held.stopped == "lost"
+        assert await hand.finish(claimed) == (-1, "active")
+
+
+async def test_a_process_that_stood_still_in_mid_call_does_not_take_its_leases_for_renewed(
+    queue: JobQueue, hands: Hands, monkeypatch: pytest.MonkeyPatch
+):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    async with kept(hand.consumer) as (leases, time, renewals):
+        held = leases.hold(claimed)
+        renew = hand.consumer.renew
+
+        async def slow(asked):
+            try:
+                return await renew(asked)
+            finally:
+                time.now += 2 * LEASE_S
+
+        monkeypatch.setattr(hand.consumer, "renew", slow)
+        leases.report(held, 50, None)
+        await renewals.reach(2)
+        assert held.stopped == "lost"
+
+
+async def test_a_lease_that_ended_while_redis_was_away_is_taken_up_again(
+    queue: JobQueue, hands: Hands, monkeypatch: pytest.MonkeyPatch
+):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    async with kept(hand.consumer) as (leases, time, renewals):
+        held = leases.hold(claimed)
+        renew = hand.consumer.renew
+        tries = 0
+
+        async def away(asked):
+            nonlocal tries
+            tries += 1
+            if tries > 4:
+                return await renew(asked)
+            time.now += LEASE_S / 2  # each try takes its time to fail
+            raise exceptions.TimeoutError
+
+        monkeypatch.setattr(hand.consumer, "renew", away)
+        leases.report(held, 50, None)
+        await end_lease(queue, "a")
+        await renewals.reach(2)
+        assert held.stopped == ""
+        assert await hand.finish(claimed) == (1, "completed")
