@@ -4,6 +4,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class Scene:
     others: list[Nursery] = field(factory=list)
     workers: list[Process] = field(factory=list)
     returned_at: list[float] = field(factory=list)
+    deadlines: bool = False
     killed: int = 0
 
     def start_worker(self, nursery: Nursery | None = None) -> Process:
@@ -150,6 +152,8 @@ async def run(fault: Fault, size: Size, folder: Path, *, seed: int) -> Report:
                 histories, verdict = await _judged(scene, acknowledged)
     back_s = _back_s(scene, histories)
     problems = list(verdict.problems)
+    # Attempts last for any fault here: a job that fails was failed by mistake.
+    problems += [f"{count} jobs {name}" for name, count in verdict.outcomes.items() if name != "completed"]
     problems += [f"worker {name} ended: see {folder}/{name}.log" for name in ended]
     if fault.back_within_s is not None and (back_s is None or back_s > fault.back_within_s):
         problems.append(f"a worker was at work again after {back_s} s, not {fault.back_within_s} s")
@@ -203,7 +207,9 @@ async def _submit_some(queue: JobQueue, scene: Scene, acknowledged: list[str], c
 
 def _spec(scene: Scene, number: int) -> JobSpec:
     payload = {"n": number, "$echo": {"seconds": round(scene.random.random() * scene.size.job_s, 3), "steps": 1}}
-    return JobSpec("echo", payload, id=f"job{number}", customer_id=f"c{number % 3}")
+    # Far enough away for every run, and near enough for a clock that is wrong to matter.
+    deadline = datetime.now(UTC) + timedelta(seconds=40) if number % 2 and scene.deadlines else None
+    return JobSpec("echo", payload, id=f"job{number}", customer_id=f"c{number % 3}", deadline_at=deadline)
 
 
 async def _until_done(queue: JobQueue) -> None:
