@@ -3,12 +3,15 @@
 import argparse
 import datetime as dt
 import json
+import math
 import os
 import platform
-import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from attrs import evolve
 
 from bench.claims import claims, wakes
 from bench.environments import NODE, PYTHON_PEERS, Missing, Peer, find_peer
@@ -16,7 +19,7 @@ from bench.faults import faults
 from bench.idle import idle
 from bench.latency import latency
 from bench.memory import memory
-from bench.report import print_report
+from bench.report import markdown, print_report
 from bench.rounds import Figures, Measure, Size, progress, run_rounds
 from bench.servers import Server
 from bench.throughput import drain, submit
@@ -30,6 +33,9 @@ COMPARED: Mapping[str, Measure] = {
     "idle": idle,
 }
 """What is measured of every peer."""
+
+_STEADY = ("memory", "idle")
+"""What hardly varies is measured once."""
 
 OWN: Mapping[str, Callable[[Size], Figures]] = {"claims": claims, "wakes": wakes, "faults": faults}
 """What is measured of ours only."""
@@ -90,8 +96,19 @@ def _machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "redis": redis,
+        "loop_ms": _loop_ms(),
         "load_before": os.getloadavg()[0],
     }
+
+
+def _loop_ms() -> float:
+    """How long this machine takes for a fixed piece of Python, now: to compare runs by."""
+    best = math.inf
+    for _ in range(5):
+        began = time.process_time()
+        sum(len(str(i)) for i in range(200_000))
+        best = min(best, time.process_time() - began)
+    return 1000 * best
 
 
 def main() -> None:
@@ -106,7 +123,7 @@ def main() -> None:
     medians: dict[str, dict[str, float]] = {peer.name: {} for peer in peers}
     rounds: dict[str, Any] = {}
     for name in compared:
-        results = run_rounds(name, COMPARED[name], peers, size)
+        results = run_rounds(name, COMPARED[name], peers, evolve(size, rounds=1) if name in _STEADY else size)
         rounds[name] = {peer: {"rounds": one.rounds, "failures": one.failures} for peer, one in results.items()}
         for peer, one in results.items():
             medians[peer].update(one.medians())
@@ -126,11 +143,17 @@ def main() -> None:
         "medians": medians,
         "rounds": rounds,
     }
+    ran_on = (
+        f"Python {machine['python']}, Redis {machine['redis']}, {machine['cpu']}, {machine['cores']} cores, "
+        f"a fixed loop in {machine['loop_ms']:.1f} ms, load before {machine['load_before']:.1f}, rounds {size.rounds}."
+    )
+    notes = [
+        ran_on,
+        *(f"Skipped {name}: {why}." for name, why in skipped.items()),
+    ]
     path.write_text(json.dumps(document, indent=2) + "\n")
-    print_report(medians, skipped)
-    print(f"Python {machine['python']}, Redis {machine['redis']}, {machine['cpu']}, {machine['cores']} cores")
-    print(f"Written to {path}")
-    sys.exit(0)
+    path.with_suffix(".md").write_text(markdown(medians, notes))
+    print_report(medians, [*notes, f"Written to {path}, and the tables to {path.with_suffix('.md').name} beside it."])
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["print_report"]
+__all__ = ["markdown", "print_report"]
 
 Medians = Mapping[str, Mapping[str, float]]
 """Peer → figure → value."""
 
 _WIDTH = 120
-LESS_IS_BETTER = ("ms", "B/job", "commands /s", "MB", "%")
+_LESS_IS_BETTER = ("ms", "ms/job", "B/job", "commands /s", "MB", "%")
 _ASYNC = ("arq", "saq", "taskiq", "streaq")
 
 
@@ -108,20 +108,56 @@ PROMISES = (
 )
 
 
-def print_report(medians: Medians, skipped: Mapping[str, str], console: Console | None = None) -> None:
-    """Print all tables to standard output."""
-    console = console or Console(width=_WIDTH)
+@frozen
+class Grid:
+    """A table: its columns and rows as texts."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def as_rich(self) -> Table:
+        """For a terminal."""
+        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def as_markdown(self) -> str:
+        """For the documentation."""
+        lines = [self.columns, ("---", *("--:" for _ in self.columns[1:])), *self.rows]
+        return f"**{self.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def grids(medians: Medians) -> list[Grid]:
+    """Everything that was measured, as tables."""
     shared = _shared_figures(medians)
-    if shared:
-        console.print(_figures_table(medians, shared))
-        if len(medians) > 1:
-            console.print(_ratios_table(medians, shared))
     own = {name: value for name, value in medians.get("ours", {}).items() if name not in shared}
+    made = []
+    if shared:
+        made.append(_figures_grid(medians, shared))
+        if len(medians) > 1:
+            made.append(_ratios_grid(medians, shared))
     if own:
-        console.print(_own_table(own))
-    console.print(_promises_table(medians))
-    for name, why in skipped.items():
-        console.print(f"Skipped {name}: {why}", markup=False, highlight=False)
+        made.append(Grid("Ours only", ("", "value"), tuple((name, _shown(value)) for name, value in own.items())))
+    made.append(_promises_grid(medians))
+    return made
+
+
+def print_report(medians: Medians, notes: Sequence[str]) -> None:
+    """Print all tables to standard output."""
+    console = Console(width=_WIDTH)
+    for grid in grids(medians):
+        console.print(grid.as_rich())
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def markdown(medians: Medians, notes: Sequence[str]) -> str:
+    """The same for the documentation."""
+    return "\n".join([*(grid.as_markdown() for grid in grids(medians)), *notes]) + "\n"
 
 
 def _shared_figures(medians: Medians) -> list[str]:
@@ -130,48 +166,37 @@ def _shared_figures(medians: Medians) -> list[str]:
     return [name for name in names if name not in only_ours]
 
 
-def _figures_table(medians: Medians, names: Sequence[str]) -> Table:
-    return _table("Figures", medians, names, lambda peer, name: medians[peer].get(name))
+def _figures_grid(medians: Medians, names: Sequence[str]) -> Grid:
+    return _grid("Figures", medians, names, lambda peer, name: medians[peer].get(name))
 
 
-def _ratios_table(medians: Medians, names: Sequence[str]) -> Table:
+def _ratios_grid(medians: Medians, names: Sequence[str]) -> Grid:
     def ratio(peer: str, name: str) -> float | None:
         own, theirs = medians.get("ours", {}).get(name), medians[peer].get(name)
         if not own or not theirs:
             return None
-        return theirs / own if name.endswith(LESS_IS_BETTER) or "ms" in name else own / theirs
+        return theirs / own if name.endswith(_LESS_IS_BETTER) else own / theirs
 
     others = {peer: figures for peer, figures in medians.items() if peer != "ours"}
-    return _table("Ours, times better than", others, names, ratio)
+    return _grid("Ours, times better than", others, names, ratio)
 
 
-def _table(title: str, medians: Medians, names: Sequence[str], value: Callable[[str, str], float | None]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("")
-    for peer in medians:
-        table.add_column(peer, justify="right")
-    for name in names:
+def _grid(title: str, medians: Medians, names: Sequence[str], value: Callable[[str, str], float | None]) -> Grid:
+    def row(name: str) -> tuple[str, ...]:
         cells = [value(peer, name) for peer in medians]
-        table.add_row(name, *("" if cell is None else _shown(cell) for cell in cells))
-    return table
+        return (name, *("" if cell is None else _shown(cell) for cell in cells))
+
+    return Grid(title, ("", *medians), tuple(row(name) for name in names))
 
 
-def _own_table(own: Mapping[str, float]) -> Table:
-    table = Table("", title="Ours only", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("", justify="right")
-    for name, value in own.items():
-        table.add_row(name, _shown(value))
-    return table
-
-
-def _promises_table(medians: Medians) -> Table:
-    table = Table("figure", "measured", "promised", "", title="Promises", title_justify="left", box=SIMPLE_HEAD)
-    for promise in PROMISES:
+def _promises_grid(medians: Medians) -> Grid:
+    def row(promise: Promise) -> tuple[str, ...]:
         value = promise.value(medians)
         bound = f"≥ {promise.least:g}" if promise.least is not None else f"≤ {promise.most:g}"
         verdict = "not measured" if value is None else "met" if promise.met(value) else "NOT MET"
-        table.add_row(promise.text, "" if value is None else _shown(value), bound, verdict)
-    return table
+        return (promise.text, "" if value is None else _shown(value), bound, verdict)
+
+    return Grid("Promises", ("figure", "measured", "promised", ""), tuple(row(promise) for promise in PROMISES))
 
 
 def _shown(value: float) -> str:

@@ -70,6 +70,11 @@ class Server:
         self.client.flushall()
         self.client.config_resetstat()
 
+    def cpu_s(self) -> float:
+        """CPU time that it used until now."""
+        used = self.client.info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
     @property
     def version(self) -> str:
         """The server's own."""

@@ -17,13 +17,20 @@ def submit(peer: Peer, server: Server, size: Size) -> Figures:
     with Client(peer, server.url) as client:
         client.order("prepare")
         client.order("one", count=200)
+        before = usage_of(client.pid).cpu_s, server.cpu_s()
         one_s = client.order("one", count=one)
+        after = usage_of(client.pid).cpu_s, server.cpu_s()
     server.clean()
     with Client(peer, server.url) as client:
         client.order("prepare")
         client.order("many", count=500)
         many_s = client.order("many", count=many)
-    return {"submit one /s": one / one_s, "submit many /s": many / many_s}
+    return {
+        "submit one /s": one / one_s,
+        "submit one, client CPU ms/job": 1000 * (after[0] - before[0]) / one,
+        "submit one, Redis CPU ms/job": 1000 * (after[1] - before[1]) / one,
+        "submit many /s": many / many_s,
+    }
 
 
 def drain(peer: Peer, server: Server, size: Size) -> Figures:
@@ -33,6 +40,12 @@ def drain(peer: Peer, server: Server, size: Size) -> Figures:
         client.order("many", count=count)
         with WorkerProcess(peer, server.url) as worker:
             began = worker.hear("first", 60)
+            redis_cpu_s = server.cpu_s()
             at = client.order("recorded", "at", count=count)
             cpu_s = usage_of(began["pid"]).cpu_s - began["cpu"]
-    return {"drain /s": count / (at - began["first"]), "worker CPU ms/job": 1000 * cpu_s / count}
+            redis_cpu_s = server.cpu_s() - redis_cpu_s
+    return {
+        "drain /s": count / (at - began["first"]),
+        "drain, worker CPU ms/job": 1000 * cpu_s / count,
+        "drain, Redis CPU ms/job": 1000 * redis_cpu_s / count,
+    }
