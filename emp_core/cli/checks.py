@@ -19,7 +19,7 @@ from emp_core.queue.connection import opened, shown_url
 from emp_core.queue.embedded import find_server, running
 from emp_core.storage.opening import open_store
 from emp_core.worker.gpus import gpus
-from emp_core.worker.worker import store_openers
+from emp_core.worker.planning import store_openers
 
 __all__ = [
     "Check",

@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import structlog
 from attrs import field, frozen
 
 from emp_core.connectors.context import JobContext
 from emp_core.jobs.matching import ModelOffer
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
+from emp_core.log.logger import Logger, get_logger
 
 __all__ = ["Connector", "Health", "Refusal", "ServiceConfig", "ServiceInfo"]
 
@@ -81,7 +81,7 @@ class Connector(ABC):
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
-        self.log: structlog.stdlib.BoundLogger = structlog.get_logger("emp.connector").bind(service=config.name)
+        self.log: Logger = get_logger("emp.connector").bind(service=config.name)
 
     async def connect(self) -> None:
         """Get ready. Raises ServiceUnavailable when the service is not there; the worker tries again later."""

@@ -5,11 +5,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
 
-import structlog
 from attrs import frozen
 
 from emp_core.errors import InputError
 from emp_core.jobs.model import Artifact, Job
+from emp_core.log.logger import Logger, get_logger
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.names import artifact_key
 
@@ -62,9 +62,9 @@ class JobContext:
         self._saved: list[Artifact] = []
 
     @cached_property
-    def log(self) -> structlog.stdlib.BoundLogger:
+    def log(self) -> Logger:
         """A logger that names the job."""
-        bound: structlog.stdlib.BoundLogger = structlog.get_logger("emp.job").bind(job=self.job.id, attempt=self.attempt)
+        bound: Logger = get_logger("emp.job").bind(job=self.job.id, attempt=self.attempt)
         return bound
 
     async def progress(self, fraction: float, message: str | None = None, preview: Preview | None = None) -> None:

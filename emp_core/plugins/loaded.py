@@ -7,20 +7,20 @@ from typing import Any
 
 import click
 import pluggy
-import structlog
 from attrs import field, frozen
 
 from emp_core.connectors.base import Connector
 from emp_core.errors import PluginError
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Outcome
+from emp_core.log.logger import Logger, get_logger
 from emp_core.plugins.answers import Answers, call_hook
 from emp_core.plugins.hookspecs import Demo, Registration
 from emp_core.plugins.offline import OfflinePlugin, offline_connector
 
 __all__ = ["LoadedPlugin", "PluginListing", "Plugins", "Registered", "known_names"]
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("emp.plugins")
+_log: Logger = get_logger("emp.plugins")
 
 
 @frozen

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import anyio
-import structlog
 
 from emp_core.config import Settings
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY, Limits, shown_url, unavailable
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
@@ -15,7 +15,7 @@ __all__ = ["Calls", "keeping"]
 
 T = TypeVar("T")
 
-log = structlog.get_logger("emp.queue")
+log = get_logger("emp.queue")
 
 _RETRY_S = 10.0
 

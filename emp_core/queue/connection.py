@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
-import structlog
 from attrs import frozen
 from redis import exceptions
 from redis.asyncio import Redis
@@ -20,6 +19,7 @@ from redis.backoff import NoBackoff
 
 from emp_core.config import Settings
 from emp_core.errors import ConfigError, QueueUnavailable
+from emp_core.log.logger import get_logger
 from emp_core.queue.addresses import Address, Node, hash_tag, parse_address, shown_url
 from emp_core.queue.topology import (
     ClusterLocator,
@@ -41,7 +41,7 @@ __all__ = [
     "wait_for_redis",
 ]
 
-log = structlog.get_logger("emp.redis")
+log = get_logger("emp.redis")
 
 _REPLY_S = 3.0
 _BLOCK_S = 4.0

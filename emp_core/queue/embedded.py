@@ -17,10 +17,10 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import structlog
 from attrs import field, frozen
 
 from emp_core.errors import QueueUnavailable
+from emp_core.log.logger import get_logger
 from emp_core.queue import embedded_supervisor as keeper
 from emp_core.queue.embedded_folder import (
     POLL_S,
@@ -36,7 +36,7 @@ from emp_core.queue.server_binary import find_server
 
 __all__ = ["EmbeddedRedis", "embedded_redis", "find_server", "running", "stop", "use_embedded_redis"]
 
-_log = structlog.get_logger("emp.redis")
+_log = get_logger("emp.redis")
 
 
 @frozen

@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable
 
 import anyio
-import structlog
 
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Consumer
 from emp_core.queue.explain import unserved_reasons
 
 __all__ = ["Keeper"]
 
-log = structlog.get_logger("emp.keeper")
+log = get_logger("emp.keeper")
 
 _LOOK_S = 2.0
 """How often the keeper looks at least, whatever is due."""

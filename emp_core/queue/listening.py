@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from redis.asyncio import Redis
 
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 
 __all__ = ["LOST", "Listener"]
 
-log = structlog.get_logger("emp.redis")
+log = get_logger("emp.redis")
 
 LOST = ""
 """Heard instead of a message when the connection was lost: read the truth again."""
@@ -122,5 +122,8 @@ class Listener:
             return  # run() subscribes to everything when it is connected
         try:
             await getattr(pubsub, what)(channel)
-        except (*AWAY, AttributeError) as error:  # redis-py's connection loses its writer when run() closes it meanwhile
+        except (
+            *AWAY,
+            AttributeError,
+        ) as error:  # redis-py's connection loses its writer when run() closes it meanwhile
             log.debug("subscription lost", error=str(error))

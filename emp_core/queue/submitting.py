@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import structlog
 
 from emp_core.config import Settings
 from emp_core.errors import DuplicateJob, NobodyServes, QueueFull
@@ -16,6 +15,7 @@ from emp_core.jobs.ids import new_job_id
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
+from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
 from emp_core.queue.explain import unserved_reasons
 from emp_core.queue.scripts import load_script
@@ -23,7 +23,7 @@ from emp_core.queue.workers import WorkerView
 
 __all__ = ["Submitter"]
 
-log = structlog.get_logger("emp.submit")
+log = get_logger("emp.submit")
 
 _BATCH = 100
 """Jobs per script: more would hold up everybody else for longer."""

@@ -5,11 +5,13 @@ Only programs configure logs. A service that embeds a worker keeps its own set-u
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-from emp_core.telemetry.redaction import redact
+from emp_core.log.logger import FACTS
+from emp_core.log.redaction import redact
 
 __all__ = ["configure_logs"]
 
@@ -28,22 +30,11 @@ def configure_logs(level: str = "info", format: str = "auto", *, quiet: tuple[st
     """
     console = sys.stderr.isatty() if format == "auto" else format == "console"
     before: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        _facts_of_record,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console),
     ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *before,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
     handler = _StderrHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -64,6 +55,12 @@ def configure_logs(level: str = "info", format: str = "auto", *, quiet: tuple[st
     logging.getLogger(_OWN).setLevel(level.upper())
     for name in quiet:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _facts_of_record(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What our own loggers said, in place of the text that they made of it for others."""
+    event.update(getattr(event["_record"], FACTS, {}))
+    return event
 
 
 def _console() -> structlog.dev.ConsoleRenderer:

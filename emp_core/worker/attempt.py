@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import anyio
-import structlog
 from attrs import Factory, evolve, field, frozen
 
 from emp_core.connectors.base import Connector
@@ -17,6 +16,7 @@ from emp_core.jobs.codec import dumps, encode_error, encode_result
 from emp_core.jobs.model import Artifact, Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
+from emp_core.log.logger import get_logger
 from emp_core.queue.consumer import Finish
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.names import artifact_key
@@ -25,7 +25,7 @@ from emp_core.worker.leases import Held, Leases
 
 __all__ = ["Attempts"]
 
-log = structlog.get_logger("emp.worker")
+log = get_logger("emp.worker")
 
 NotDone = Retry | Failed | Release | Cancelled
 

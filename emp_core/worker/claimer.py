@@ -4,14 +4,14 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import anyio
-import structlog
 
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Claim, Consumer
 
 __all__ = ["Claimer"]
 
-log = structlog.get_logger("emp.worker")
+log = get_logger("emp.worker")
 
 _GATHER_S = 0.002
 """How long a free slot waits for more of them, so that one call fills them all."""

@@ -4,17 +4,17 @@ from collections import deque
 from collections.abc import Callable
 
 import anyio
-import structlog
 
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Outcome, Release
+from emp_core.log.logger import get_logger
 from emp_core.queue.consumer import Consumer, Finish
 from emp_core.worker.leases import Held, Leases
 from emp_core.worker.persistence import until_done
 
 __all__ = ["Finisher"]
 
-log = structlog.get_logger("emp.worker")
+log = get_logger("emp.worker")
 
 _BATCH = 200
 

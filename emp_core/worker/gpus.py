@@ -6,12 +6,13 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pynvml
-import structlog
 from attrs import define, frozen
+
+from emp_core.log.logger import get_logger
 
 __all__ = ["Gpu", "GpuUse", "GpuWatch", "gpus"]
 
-log = structlog.get_logger("emp.gpus")
+log = get_logger("emp.gpus")
 
 _SAMPLE_EVERY_S = 1.0
 

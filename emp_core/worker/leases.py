@@ -4,16 +4,16 @@ import time
 from collections.abc import Callable
 
 import anyio
-import structlog
 from attrs import define, field
 
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import ClaimedJob, Consumer, Lease, Renewal
 from emp_core.worker.gpus import GpuUse
 
 __all__ = ["Held", "Leases"]
 
-log = structlog.get_logger("emp.leases")
+log = get_logger("emp.leases")
 
 _PROGRESS_EVERY_S = 0.5
 _MESSAGE_MAX = 500

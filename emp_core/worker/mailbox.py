@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import structlog
 
 from emp_core.config import Settings
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY, Limits, connect
 from emp_core.queue.consumer import Consumer
 
 __all__ = ["Mailbox"]
 
-log = structlog.get_logger("emp.worker")
+log = get_logger("emp.worker")
 
 
 class Mailbox:

@@ -4,15 +4,15 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
-import structlog
 
+from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 
 __all__ = ["until_done"]
 
 T = TypeVar("T")
 
-log = structlog.get_logger("emp.redis")
+log = get_logger("emp.redis")
 
 
 async def until_done(what: str, call: Callable[[], Awaitable[T]]) -> T:

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 
 import anyio
-import structlog
 
 from emp_core.errors import ConfigError
 from emp_core.jobs.matching import Capabilities, Match, match
 from emp_core.jobs.requirements import Requirement
+from emp_core.log.logger import get_logger
 from emp_core.queue.consumer import Consumer
 from emp_core.queue.workers import encode_capabilities
 from emp_core.worker.persistence import until_done
 
 __all__ = ["Registrar"]
 
-log = structlog.get_logger("emp.worker")
+log = get_logger("emp.worker")
 
 
 class Registrar:

@@ -4,20 +4,20 @@ import time
 from collections.abc import Awaitable, Callable
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from emp_core.connectors.base import Connector, Health, ServiceInfo
 from emp_core.connectors.breaker import Breaker, BreakerPolicy, BreakerState, Permit
 from emp_core.errors import AuthenticationFailed, EmpError, QuotaExhausted, ServiceBroken, ServiceUnavailable
 from emp_core.jobs.matching import ServiceOffer
+from emp_core.log.logger import get_logger
 from emp_core.services.resolve import ServiceBinding
 from emp_core.worker.leases import Held
 from emp_core.worker.slots import Slots
 
 __all__ = ["ServiceRunner"]
 
-log = structlog.get_logger("emp.service")
+log = get_logger("emp.service")
 
 _HEALTH_EVERY_S = 10.0
 _HEALTH_WHEN_DOWN_S = 2.0
@@ -68,6 +68,8 @@ class ServiceRunner:
         self._paused_until = 0.0
         self._breaker = Breaker(_BREAKER, clock=clock)
         self._look = anyio.Event()
+        self.looked = anyio.Event()
+        """Set once it is known whether the service takes jobs."""
 
     @property
     def offer(self) -> ServiceOffer:
@@ -133,6 +135,7 @@ class ServiceRunner:
             await self._connect()
             while True:
                 await self._check()
+                self.looked.set()
                 self._look = anyio.Event()
                 with anyio.move_on_after(_HEALTH_WHEN_DOWN_S if self._withdrawn else _HEALTH_EVERY_S):
                     await self._look.wait()
@@ -155,6 +158,7 @@ class ServiceRunner:
                 Exception
             ) as error:  # a connector that cannot begin must not end the worker: it says why and tries again
                 self._failed_to_connect(error)
+                self.looked.set()
             else:
                 return
             await anyio.sleep(delay_s)

@@ -1,6 +1,5 @@
 """`Worker`: one process's part in the queue. It touches no signals, no logging set-up and no event loop."""
 
-import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -8,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import evolve
@@ -18,15 +16,16 @@ from emp_core.connectors.base import Connector
 from emp_core.errors import ConfigError
 from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.retry import Backoff
+from emp_core.log.logger import get_logger
 from emp_core.plugins.loaded import Plugins
 from emp_core.plugins.manager import load_plugins
 from emp_core.queue.connection import connect, wait_for_redis
 from emp_core.queue.consumer import Claim, Consumer, Renewal
 from emp_core.queue.keeper import Keeper
 from emp_core.queue.queue import find_redis
-from emp_core.services.resolve import ServiceBinding, load_mapping, resolve_workers
+from emp_core.services.resolve import ServiceBinding
 from emp_core.storage.interface import ArtifactStore
-from emp_core.storage.opening import StoreOpener, open_store
+from emp_core.storage.opening import open_store
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
 from emp_core.worker.finisher import Finisher
@@ -35,16 +34,19 @@ from emp_core.worker.leases import Held, Leases
 from emp_core.worker.machine import machine_resources
 from emp_core.worker.mailbox import Mailbox
 from emp_core.worker.persistence import until_done
+from emp_core.worker.planning import capacity_of, planned_workers, store_openers
 from emp_core.worker.registrar import Registrar
 from emp_core.worker.services import ServiceRunner
 
 __all__ = ["Worker", "store_openers"]
 
-log = structlog.get_logger("emp.worker")
+log = get_logger("emp.worker")
 
 _STOP_S = 0.7
 """How long stopped attempts get to stop their service's work before their jobs are given to others."""
 _FLUSH_S = 5.0
+_FIRST_LOOK_S = 2.0
+"""How long a service may take to be connected before the worker says that it started."""
 
 
 class Worker:
@@ -75,6 +77,7 @@ class Worker:
         self._stop_now = anyio.Event()
         self._claimed_last = anyio.Event()
         self._leaving = self._left = False
+        self._running: anyio.Event | None = None
         self._resources = machine_resources(settings)
         self._services: dict[str, ServiceRunner] = {}
 
@@ -96,16 +99,10 @@ class Worker:
         environ = environment() if environ is None else environ
         settings = Settings.from_env(environ)
         plugins = load_plugins()
-        mapping = load_mapping(settings, plugins, environ)
-        plans = resolve_workers(settings.workers, mapping, plugins, environ)
-        count = max(plan.index for plan in plans) + 1
-        workers = []
-        for index in range(count):
-            own = [plan for plan in plans if plan.index == index]
-            bindings = {binding.service: binding for plan in own for binding in plan.services}
-            name = _worker_name(settings, [plan.worker_type for plan in own], index, count)
-            workers.append(cls(tuple(bindings.values()), settings=settings, plugins=plugins, worker_id=name))
-        return workers
+        return [
+            cls(one.bindings, settings=settings, plugins=plugins, worker_id=one.name)
+            for one in planned_workers(settings, plugins, environ)
+        ]
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -126,6 +123,11 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._running is not None and not self._running.is_set():
+            # Whoever runs it in a task of its own may leave this block first; its connections must stay until it ended.
+            self.drain("its block was left") if error is None else self.stop()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(self.settings.grace_s + _FLUSH_S):
+                await self._running.wait()
         await self._stack.__aexit__(kind, error, trace)
 
     def _wire(self, url: str, client: Any, store: ArtifactStore) -> None:
@@ -158,7 +160,7 @@ class Worker:
             self._services[binding.service] = ServiceRunner(
                 binding,
                 connector_class(binding.config),
-                _capacity(settings, binding.service, connector_class.max_concurrent_jobs),
+                capacity_of(settings, binding.service, connector_class.max_concurrent_jobs),
                 run=self._run_job,
                 refuse=self._finisher.release,
                 on_change=self._services_changed,
@@ -173,35 +175,57 @@ class Worker:
         Raises:
             ConfigError: another process is alive under this worker's name.
         """
-        await self._registrar.register()
-        log.info("worker started", worker=self.id, services=sorted(self._services))
-        # Two groups: what records and renews must outlive what runs jobs.
-        async with anyio.create_task_group() as recording:
-            # Shielded: a cancellation from outside reaches every task of this worker, and these must still give jobs back.
-            outliving = anyio.CancelScope(shield=True)
-            recording.start_soon(self._record_within, outliving, name="emp recording")
-            try:
-                async with anyio.create_task_group() as working:
-                    self._group: TaskGroup = working
-                    for service in self._services.values():
-                        working.start_soon(service.run, name=f"emp service {service.name}")
-                    for part in (self._registrar, self._mailbox, self._keeper, self._gpu_watch):
-                        working.start_soon(part.run, name=f"emp {type(part).__name__.lower()}")
-                    claiming = anyio.CancelScope()
-                    working.start_soon(self._claim_until, claiming)
-                    task_status.started()
-                    await self._drained.wait()
-                    claiming.cancel()
-                    await self._claimed_last.wait()
-                    await self._let_jobs_end()
-                    # Before the attempts are cancelled for good: stopping a service's work may take longer.
-                    await self._give_back()
-                    working.cancel_scope.cancel()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._give_back()
-                outliving.cancel()
+        self._running = anyio.Event()
+        refusal: ConfigError | None = None
+        try:
+            # Two groups: what records and renews must outlive what runs jobs.
+            async with anyio.create_task_group() as recording:
+                # Shielded: a cancellation from outside reaches every task of this worker, and these must still give
+                # jobs back.
+                outliving = anyio.CancelScope(shield=True)
+                try:
+                    async with anyio.create_task_group() as self._group:
+                        refusal = await self._register()
+                        if refusal is None:
+                            recording.start_soon(self._record_within, outliving, name="emp recording")
+                            await self._work(task_status)
+                        self._group.cancel_scope.cancel()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._give_back()
+                    outliving.cancel()
+        finally:
+            self._running.set()
+        if refusal is not None:
+            raise refusal
         log.info("worker ended", worker=self.id)
+
+    async def _register(self) -> ConfigError | None:
+        """Register, once it is known which services take jobs: a job that is submitted now shall not be told otherwise."""
+        for service in self._services.values():
+            self._group.start_soon(service.run, name=f"emp service {service.name}")
+        with anyio.move_on_after(_FIRST_LOOK_S):
+            for service in self._services.values():
+                await service.looked.wait()
+        try:
+            await self._registrar.register()
+        except ConfigError as refusal:
+            return refusal  # raised outside of the task groups, which would wrap it
+        log.info("worker started", worker=self.id, services=sorted(self._services))
+        return None
+
+    async def _work(self, task_status: TaskStatus[None]) -> None:
+        for part in (self._registrar, self._mailbox, self._keeper, self._gpu_watch):
+            self._group.start_soon(part.run, name=f"emp {type(part).__name__.lower()}")
+        claiming = anyio.CancelScope()
+        self._group.start_soon(self._claim_until, claiming)
+        task_status.started()
+        await self._drained.wait()
+        claiming.cancel()
+        await self._claimed_last.wait()
+        await self._let_jobs_end()
+        # Before the attempts are cancelled for good: stopping a service's work may take longer.
+        await self._give_back()
 
     async def _record_within(self, scope: anyio.CancelScope) -> None:
         with scope:
@@ -342,39 +366,6 @@ class Worker:
     def _returned(self) -> None:
         """Redis is back: what was told meanwhile is lost, so look at everything."""
         self._claimer.wake()
-
-
-def _worker_name(settings: Settings, types: Sequence[str], index: int, count: int) -> str:
-    numbered = f"-{index}" if count > 1 else ""
-    if settings.worker_id:
-        return f"{settings.worker_id}{numbered}"
-    own = f"gpu{settings.gpu_id}" if settings.gpu_id is not None else str(os.getpid())
-    return f"{'-'.join(dict.fromkeys(types))}-{own}{numbered}"
-
-
-def _capacity(settings: Settings, service: str, default: int) -> int:
-    capacity = default
-    for item in settings.concurrency:
-        name, equals, count = item.rpartition("=")
-        if equals and name.strip() != service:
-            continue
-        if not count.strip().isdecimal() or int(count) < 1:
-            raise ConfigError(f"EMP_CONCURRENCY has {item!r}", hint="write a number, or service=number, of 1 or more")
-        capacity = int(count)
-    return capacity
-
-
-def store_openers(plugins: Plugins) -> dict[str, StoreOpener]:
-    """What makes the plugins' artifact stores, by scheme."""
-    return {scheme: _opener(plugins, scheme) for scheme in plugins.stores}
-
-
-def _opener(plugins: Plugins, scheme: str) -> StoreOpener:
-    def opener(url: str, environ: Mapping[str, str]) -> ArtifactStore:
-        store: ArtifactStore = plugins.load_target(plugins.stores[scheme])(url, environ)
-        return store
-
-    return opener
 
 
 async def _then_cancel(wait: Any, group: TaskGroup) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from emp_core.log.logger import get_logger
+from emp_core.log.redaction import hide_secrets
 from emp_core.telemetry.logs import configure_logs
-from emp_core.telemetry.redaction import hide_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 def test_logs_are_one_object_a_line_on_stderr(capsys: pytest.CaptureFixture[str]):
     configure_logs("info", "json")
-    structlog.get_logger("emp.test").info("something\nhappened", job="j1")
+    get_logger("emp.test").info("something\nhappened", job="j1")
     [line] = lines(capsys)
     assert (line["event"], line["job"], line["level"], line["logger"]) == (
         "something\nhappened",
@@ -43,13 +44,13 @@ def test_logs_are_one_object_a_line_on_stderr(capsys: pytest.CaptureFixture[str]
 
 def test_auto_is_json_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]):
     configure_logs("info", "auto")
-    structlog.get_logger("emp.test").warning("said")
+    get_logger("emp.test").warning("said")
     assert lines(capsys)[0]["event"] == "said"
 
 
 def test_the_console_says_the_same_in_one_readable_line(capsys: pytest.CaptureFixture[str]):
     configure_logs("info", "console")
-    structlog.get_logger("emp.test").warning("redis is away", url="redis://:geheim@hub/0")
+    get_logger("emp.test").warning("redis is away", url="redis://:geheim@hub/0")
     [line] = capsys.readouterr().err.splitlines()
     assert "redis is away" in line
     assert "hub/0" in line
@@ -68,7 +69,7 @@ def test_other_libraries_are_heard_from_warning_on(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(("level", "heard"), [("debug", 2), ("info", 1), ("error", 0)])
 def test_the_level_holds_for_our_own_logs(level: str, heard: int, capsys: pytest.CaptureFixture[str]):
     configure_logs(level, "json")
-    log = structlog.get_logger("emp.test")
+    log = get_logger("emp.test")
     log.debug("one")
     log.info("two")
     assert len(lines(capsys)) == heard
@@ -76,15 +77,15 @@ def test_the_level_holds_for_our_own_logs(level: str, heard: int, capsys: pytest
 
 def test_a_quiet_logger_is_heard_from_error_on(capsys: pytest.CaptureFixture[str]):
     configure_logs("debug", "json", quiet=("emp.quiet",))
-    structlog.get_logger("emp.quiet").warning("said elsewhere")
-    structlog.get_logger("emp.quiet").error("not said elsewhere")
+    get_logger("emp.quiet").warning("said elsewhere")
+    get_logger("emp.quiet").error("not said elsewhere")
     assert [line["event"] for line in lines(capsys)] == ["not said elsewhere"]
 
 
 def test_secrets_are_hidden_by_their_names_at_any_depth(capsys: pytest.CaptureFixture[str]):
     configure_logs("info", "json")
     storage = {"bucket": "b", "accountKey": "geheim", "inner": [{"API-Key": "geheim", "Authorization": "geheim"}]}
-    structlog.get_logger("emp.test").info("x", storage=storage, api_key="geheim", token="geheim", max_tokens=5)
+    get_logger("emp.test").info("x", storage=storage, api_key="geheim", token="geheim", max_tokens=5)
     [line] = lines(capsys)
     assert "geheim" not in json.dumps(line)
     assert line["max_tokens"] == 5
@@ -96,7 +97,7 @@ def test_secrets_in_tracebacks_are_hidden(capsys: pytest.CaptureFixture[str]):
     try:
         raise ValueError("cannot reach redis://default:geheim@host:1")
     except ValueError:
-        structlog.get_logger("emp.test").exception("failed")
+        get_logger("emp.test").exception("failed")
     [line] = lines(capsys)
     assert "ValueError" in str(line["exception"])
     assert "geheim" not in str(line)

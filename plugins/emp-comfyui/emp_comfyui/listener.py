@@ -1,7 +1,5 @@
 """What the frames of a web socket say of one prompt."""
 
-import structlog
-
 from emp_comfyui.frames import Message, Picture, ProgressText, decode
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.progress import ProgressTracker
@@ -9,6 +7,7 @@ from emp_comfyui.workflow import Workflow
 from emp_core.connectors.context import Preview
 from emp_core.connectors.websocket import Frame
 from emp_core.errors import JobFailed
+from emp_core.log.logger import get_logger
 
 __all__ = ["Listener", "may_drop"]
 
@@ -31,7 +30,7 @@ class Listener:
         self._workflow = workflow
         self._prompt_id = prompt_id
         self._tracker = ProgressTracker(workflow)
-        self._log = structlog.get_logger("emp.comfyui").bind(prompt_id=prompt_id)
+        self._log = get_logger("emp.comfyui").bind(prompt_id=prompt_id)
         self._executing = False
         self._picture_bytes = 0
         self._preview: Preview | None = None

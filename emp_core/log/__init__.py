@@ -1,0 +1,1 @@
+"""How the other rooms log: through the standard library, so that whoever embeds them decides where it goes."""
