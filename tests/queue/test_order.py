@@ -146,3 +146,12 @@ async def test_a_worker_with_more_lanes_than_it_looks_at_in_one_go_finds_the_bes
         await put(queue, name, requirements=model(name), priority=90 if i == 100 else 50)
     hand = await hands(await lanes_of(queue, *names[60:]))
     assert (await hand.ids(1), await hand.ids(3)) == (["m100"], ["m060", "m061", "m062"])
+
+
+async def test_cancelling_a_job_does_not_give_its_customer_the_turn_back(queue: JobQueue, hands: Hands):
+    await put(queue, "a1", "a2", "a3", customer_id="a")
+    await put(queue, "b1", "b2", customer_id="b")
+    hand = await hands()
+    assert await hand.ids(1) == ["a1"]
+    await queue.cancel("a2")
+    assert await hand.ids(1) == ["b1"]
