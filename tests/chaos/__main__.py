@@ -3,6 +3,7 @@
 It ends with 0 when nothing was lost, doubled or stuck, and with 1 otherwise; what workers said stays in its folder then.
 """
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -10,7 +11,6 @@ import time
 from pathlib import Path
 
 import anyio
-import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -60,5 +60,5 @@ def _add(table: Table, report: Report) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # redis being away is what it is about
+    logging.getLogger("emp").setLevel(logging.CRITICAL)  # that Redis is away is what this is about
     sys.exit(anyio.run(main, sys.argv[1:]))

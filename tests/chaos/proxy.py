@@ -42,9 +42,10 @@ class Proxy:
 
     async def cut(self) -> None:
         """Close every connection, in mid-command or not."""
-        for link in tuple(self._links):
+        cut = tuple(self._links)
+        for link in cut:
             link.scope.cancel()
-        while self._links:
+        while not self._links.isdisjoint(cut):  # clients connect again meanwhile
             await checkpoint()
 
     async def _serve(self, client: SocketStream) -> None:

@@ -4,6 +4,7 @@ Started once, it forks a worker for every line of its standard input, and answer
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import structlog
 from attrs import evolve
 
 from emp_core.cli.serving import serve
@@ -106,7 +106,7 @@ def main() -> None:
             os.dup2(nothing, 0)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
             run(order)
             os._exit(0)
         print(pid, flush=True)
