@@ -102,7 +102,9 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
         pairs += ("deadline_at", str(to_us(spec.deadline_at)))
     digest = ""
     if spec.id is not None or spec.idempotency_key is not None:
-        digest = hashlib.sha256("\0".join((*pairs, payload)).encode()).hexdigest()[:24]
+        # Another try of the same call may belong to another trace.
+        said = [text for i in range(0, len(pairs), 2) if pairs[i] != "traceparent" for text in pairs[i : i + 2]]
+        digest = hashlib.sha256("\0".join((*said, payload)).encode()).hexdigest()[:24]
         pairs += ("digest", digest)
     return EncodedSpec(pairs, payload, digest, lane, requirement)
 
@@ -116,11 +118,12 @@ def _lane_of(requirement: Requirement) -> tuple[str, str]:
 def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
     try:
         payload = dumps(spec.payload)
-    except (TypeError, ValueError) as error:
+        size = len(payload) if payload.isascii() else len(payload.encode())
+    except (TypeError, ValueError) as error:  # UnicodeEncodeError among them: half a surrogate pair is no text
         raise ConfigError(f"the payload is not JSON: {error}") from error
-    if len(payload) > max_payload_bytes or len(payload.encode()) > max_payload_bytes:
+    if size > max_payload_bytes:
         raise PayloadTooLarge(
-            f"the payload has {len(payload.encode()):,} bytes, at most {max_payload_bytes:,} are taken",
+            f"the payload has {size:,} bytes, at most {max_payload_bytes:,} are taken",
             hint="put files into an artifact store and refer to them, or raise EMP_MAX_PAYLOAD_BYTES",
         )
     return payload

@@ -5,7 +5,7 @@ turn, a lane its head.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -72,12 +72,15 @@ def disowned(found: Snapshot) -> list[str]:
     for key in found.values:
         if key in found.expiring:
             continue
-        owner = next(((rule, m) for pattern, rule in OWNERS if (m := re.fullmatch(pattern, key))), None)
-        if owner is None:
-            problems.append(f"{key}: has no expiry and is not known")
-        else:
-            problems += [f"{key}: {problem}" for problem in owner[0](found, *owner[1].groups())]
+        problems += [f"{key}: {problem}" for problem in _asked_of_owner(found, key)]
     return problems
+
+
+def _asked_of_owner(found: Snapshot, key: str) -> Iterable[str]:
+    for pattern, rule in OWNERS:
+        if named := re.fullmatch(pattern, key):
+            return rule(found, *named.groups())
+    return ["has no expiry and is not known"]
 
 
 _JOB = re.compile(r"jobs:(?!(?:pending|scheduled|deadlines|active|completed|failed|cancelled)$)([A-Za-z0-9_.-]+)")

@@ -15,6 +15,10 @@ __all__ = ["Gpu", "GpuUse", "GpuWatch", "gpus"]
 log = get_logger("emp.gpus")
 
 _SAMPLE_EVERY_S = 1.0
+_NOT_TOLD: tuple[type[Exception], ...] = (
+    pynvml.NVMLError_NotSupported,  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
+    pynvml.NVMLError_FunctionNotFound,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 
 @frozen
@@ -36,7 +40,7 @@ def gpus() -> list[Gpu]:
     """The machine's GPUs; none when there is no driver."""
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:
+    except pynvml.NVMLError_LibraryNotFound:  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
         return []
     except pynvml.NVMLError as error:
         log.warning("the GPU driver does not work", error=str(error), hint="nvidia-smi says more")
@@ -67,7 +71,7 @@ def _gpu(index: int) -> Gpu:
 def _asked(question: Callable[[], Any]) -> Any:
     try:
         return question()
-    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+    except _NOT_TOLD:
         return None
 
 

@@ -168,7 +168,8 @@ class PromptRun:
 
     async def _until_ended(self) -> HistoryEntry:
         late_read = False
-        while True:
+        entry: HistoryEntry | None = None
+        while entry is None:
             if self._truth.due_in_s() <= 0:
                 entry = await self._truth.look()
                 await self._tell()
@@ -186,9 +187,8 @@ class PromptRun:
             if self._listener.ended and not late_read:
                 late_read = True
                 entry = await self._late_entry()
-                if entry is not None:
-                    break
-                self._truth.look_now()
+                if entry is None:
+                    self._truth.look_now()
         self._may_run = False
         if entry.succeeded and self._workflow.needs_socket and self._socket is not None:
             await self._hear_to_the_end()

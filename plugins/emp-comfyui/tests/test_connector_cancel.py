@@ -1,5 +1,6 @@
 """A cancelled job stops its prompt, and nobody else's."""
 
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -20,6 +21,10 @@ async def run_until(rig: Rig, cancelled: anyio.Event, ended: anyio.Event) -> Non
         await cancelled.wait()
         group.cancel_scope.cancel()
     ended.set()
+
+
+def has_prompts(server: FakeComfyUI) -> bool:
+    return bool(server.prompts)
 
 
 async def test_a_waiting_prompt_is_taken_out_of_the_queue(tmp_path: Path):
@@ -94,7 +99,7 @@ async def test_a_prompt_whose_answer_never_came_is_stopped_as_well(tmp_path: Pat
                 server.pause_queue()
                 async with anyio.create_task_group() as group:
                     group.start_soon(rig.run, one_image())
-                    await server.until(lambda s=server: bool(s.prompts))
+                    await server.until(partial(has_prompts, server))
                     group.cancel_scope.cancel()
             assert server.queue.remaining() == 0
 
