@@ -70,10 +70,12 @@ class Renewal:
     Attributes:
         lost: jobs whose lease is not ours any more.
         cancelled: jobs that somebody wants stopped.
+        redis_s: Redis's clock, in seconds since 1970.
         keeper_missing: whether nobody keeps house.
     """
 
     registered: bool
+    redis_s: float
     lanes_version: int
     keeper_missing: bool
     lost: frozenset[str]
@@ -230,6 +232,7 @@ class Consumer:
         states = list(zip(leases, reply[4:], strict=True))
         return Renewal(
             registered=int(reply[0]) == 1,
+            redis_s=float(reply[1]) / 1e6,
             lanes_version=int(reply[2]),
             keeper_missing=int(reply[3]) == 1,
             lost=frozenset(lease.job_id for lease, state in states if int(state) == -1),

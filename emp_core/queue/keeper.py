@@ -66,8 +66,8 @@ class Keeper:
 
     async def _round(self) -> float:
         """One round; gives how long until the next."""
-        rescue = self._may_rescue() and not await self._clock_jumped()
-        swept = await self._consumer.sweep(rescue=rescue)
+        jumped = await self._clock_jumped()
+        swept = await self._consumer.sweep(rescue=self._may_rescue() and not jumped)
         if not swept.is_keeper:
             self._wanted = anyio.Event()
             self._keeps = False
@@ -83,8 +83,8 @@ class Keeper:
         """Not at once: when all workers could not reach Redis, the first that can again becomes the keeper, and the others
         get a moment to renew their leases, too."""
         if not self._keeps:
-            self._keeps, self._last = True, None
-            self._no_rescue_before = self._clock() + min(_SETTLE_S, self._lease_s / 3)
+            self._keeps = True
+            self._no_rescue_before = max(self._no_rescue_before, self._clock() + min(_SETTLE_S, self._lease_s / 3))
         return self._clock() >= self._no_rescue_before
 
     async def _audit(self) -> None:
@@ -111,14 +111,18 @@ class Keeper:
                 await self._consumer.tell_unserved(job_id, reasons)
 
     async def _clock_jumped(self) -> bool:
-        """Whether Redis's clock went ahead of ours: then leases look ended that are not, and get time to be renewed."""
         seconds, micros = await self._consumer.client.time()
-        redis_now, now = seconds + micros / 1e6, self._clock()
-        last, self._last = self._last, (redis_now, now)
-        if last is None or (redis_now - last[0]) - (now - last[1]) < _CLOCK_JUMP_S:
+        return self.clock_seen(seconds + micros / 1e6)
+
+    def clock_seen(self, redis_s: float) -> bool:
+        """Told what Redis's clock says. Gives whether it went ahead of ours: then leases look ended that are not, and get
+        time to be renewed. Told while another worker keeps house, too: the keeper's own key ends in such a jump."""
+        now = self._clock()
+        last, self._last = self._last, (redis_s, now)
+        if last is None or (redis_s - last[0]) - (now - last[1]) < _CLOCK_JUMP_S:
             return False
         self._no_rescue_before = now + self._lease_s
         log.warning(
-            "redis's clock jumped: leases get time to be renewed", by_s=round(redis_now - last[0] - (now - last[1]))
+            "redis's clock jumped: leases get time to be renewed", by_s=round(redis_s - last[0] - (now - last[1]))
         )
         return True

@@ -322,6 +322,7 @@ class Worker:
             self._finisher.hand_over(held, outcome, finish)
 
     def _renewed(self, renewal: Renewal) -> None:
+        self._keeper.clock_seen(renewal.redis_s)
         if self._leaving:
             return
         if not renewal.registered:

@@ -1,4 +1,4 @@
-"""What a worker holds while it, or Redis, stands still."""
+"""What a worker holds while it, or Redis, stands still, and while Redis's clock jumps."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,7 +7,9 @@ import anyio
 import pytest
 from redis import exceptions
 
+from emp_core.jobs.states import JobState
 from emp_core.queue.consumer import Consumer, Renewal
+from emp_core.queue.keeper import Keeper
 from emp_core.queue.queue import JobQueue
 from emp_core.worker.leases import Leases
 
@@ -117,3 +119,22 @@ async def test_a_lease_that_ended_while_redis_was_away_is_taken_up_again(
         await renewals.reach(2)
         assert held.stopped == ""
         assert await hand.finish(claimed) == (1, "completed")
+
+
+async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: JobQueue, hands: Hands):
+    """The keeper's own key ends in the jump as well: so whoever keeps house then is new."""
+    await put(queue, "a")
+    hand = await hands()
+    await hand.take_one()
+    await end_lease(queue, "a")
+    time = Time()
+    keeper = Keeper(hand.consumer, LEASE_S, clock=time)
+    seconds, _ = await queue.client.time()
+    keeper.clock_seen(seconds - 60)
+    await keeper._round()
+    time.now += LEASE_S * 0.9
+    await keeper._round()
+    assert (await queue.get("a")).status is JobState.ACTIVE
+    time.now += LEASE_S * 0.2
+    await keeper._round()
+    assert (await queue.get("a")).status is JobState.PENDING
