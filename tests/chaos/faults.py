@@ -69,13 +69,14 @@ async def kill_workers(scene: Scene) -> None:
 
 
 async def stop_workers(scene: Scene) -> None:
-    """SIGSTOP of workers past their lease, then SIGCONT."""
-    for _ in range(scene.size.rounds):
-        stopped = scene.random.sample(scene.workers, max(1, len(scene.workers) // 2))
-        await anyio.sleep(0.3)
+    """SIGSTOP of workers past their lease, then SIGCONT: all of them, then some, in turn."""
+    for number in range(scene.size.rounds):
+        stopped = scene.workers if number % 2 == 0 else scene.random.sample(scene.workers, len(scene.workers) // 2)
+        await anyio.sleep(0.4)
         for one in stopped:
             one.signal(signal.SIGSTOP)
-        await anyio.sleep(scene.size.lease_s * 1.4)
+        await anyio.sleep(scene.size.lease_s * 1.1)
+        await scene.note_ended_leases({one.name for one in stopped})
         for one in stopped:
             one.signal(signal.SIGCONT)
 

@@ -76,6 +76,7 @@ class Scene:
     others: list[Nursery] = field(factory=list)
     workers: list[Process] = field(factory=list)
     returned_at: list[float] = field(factory=list)
+    ended: set[tuple[str, int]] = field(factory=set)
     deadlines: bool = False
     killed: int = 0
 
@@ -106,6 +107,17 @@ class Scene:
         with SyncRedis.from_url(await self.hub.view(), protocol=2) as client:
             seconds, micros = client.time()
         self.returned_at.append(seconds + micros / 1e6)
+
+    async def note_ended_leases(self, workers: set[str]) -> None:
+        """Take note of the attempts of these workers whose lease is over: no outcome of theirs may count."""
+        keys = Keys(NAMESPACE)
+        with SyncRedis.from_url(await self.hub.view(), protocol=2, decode_responses=True) as client:
+            seconds, _ = client.time()
+            ids = client.zrangebyscore(keys.index("active"), "-inf", seconds * 1_000_000)
+            for job_id in ids:
+                worker, attempt = client.hmget(keys.job(job_id), "worker_id", "attempt")
+                if str(worker).partition("@")[0] in workers:
+                    self.ended.add((job_id, int(attempt or 0)))
 
 
 @frozen
@@ -152,6 +164,7 @@ async def run(fault: Fault, size: Size, folder: Path, *, seed: int) -> Report:
                 histories, verdict = await _judged(scene, acknowledged)
     back_s = _back_s(scene, histories)
     problems = list(verdict.problems)
+    problems += _late(scene, histories)
     # Attempts last for any fault here: a job that fails was failed by mistake.
     problems += [f"{count} jobs {name}" for name, count in verdict.outcomes.items() if name != "completed"]
     problems += [f"worker {name} ended: see {folder}/{name}.log" for name in ended]
@@ -236,6 +249,16 @@ async def _judged(scene: Scene, acknowledged: list[str]) -> tuple[dict[str, list
         job_id: [decode_event(text) for text in texts] for job_id, texts in zip(acknowledged, written, strict=True)
     }
     return histories, judge(acknowledged, histories, snapshot)
+
+
+def _late(scene: Scene, histories: Mapping[str, list[JobEvent]]) -> list[str]:
+    """Attempts that had an outcome although their lease was over and their worker stood still."""
+    return [
+        f"{job_id}: attempt {attempt} was {event.name} after its lease was over"
+        for job_id, attempt in sorted(scene.ended)
+        for event in histories[job_id]
+        if event.name in ("completed", "failed", "retried") and event.data.get("attempt") == attempt
+    ]
 
 
 def _back_s(scene: Scene, histories: Mapping[str, list[JobEvent]]) -> float | None:
