@@ -5,6 +5,7 @@ An order is a line of JSON, and so is the reply. Nothing of this project is impo
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import json
 import queue
@@ -118,7 +119,9 @@ def main() -> None:
     peer: AsyncPeer | BlockingPeer = importlib.import_module(f"bench.peers.{name}_peer").PEER
     if role == "worker":
         peer.work()
-    elif isinstance(peer, AsyncPeer):
+        return
+    gc.freeze()  # so that what was imported is not looked through in the middle of a measurement
+    if isinstance(peer, AsyncPeer):
         asyncio.run(_drive_async(peer))
     else:
         _drive_blocking(peer)
