@@ -1,5 +1,6 @@
 """What HUB_REDIS_URL says: one server, a service that sentinels watch, or the nodes of a cluster."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,12 @@ class Address:
     sentinel_options: Mapping[str, Any] = field(factory=dict, repr=False)
 
 
+_HOSTS = re.compile(r"[^/?#]*")
+
+
 def shown_url(url: str) -> str:
     """The URL without user, password and query: fit for logs."""
-    parts = urlsplit(url)
+    parts = _split(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
@@ -75,7 +79,7 @@ def parse_address(url: str) -> Address:
 
 
 def _parse(url: str, problems: list[str]) -> Address | None:
-    parts = urlsplit(url)
+    parts = _split(url)
     options = _options(parts.query, problems)
     sentinel = {name[9:]: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
     certificates = {name: value for name, value in options.items() if name.startswith("ssl_")}
@@ -113,6 +117,15 @@ def _parse(url: str, problems: list[str]) -> Address | None:
             )
     problems.append(f"the scheme {parts.scheme!r} is not known")
     return None
+
+
+def _split(url: str) -> SplitResult:
+    """The URL's parts. The library's own split takes one host; some versions refuse an IPv6 address among several."""
+    scheme, colon, rest = url.partition("://")
+    hosts = _HOSTS.match(rest)
+    if not colon or hosts is None:
+        return urlsplit(url)
+    return urlsplit(f"{scheme}://hosts{rest[hosts.end() :]}")._replace(netloc=hosts[0])
 
 
 def _credentials(parts: SplitResult) -> dict[str, str]:
