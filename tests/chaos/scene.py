@@ -194,9 +194,22 @@ async def _played(fault: Fault, scene: Scene) -> list[str]:
                 group.start_soon(_submit, queue, scene, acknowledged)
                 group.start_soon(fault.strike, scene)
             if scene.returned_at:
-                await _submit_some(queue, scene, acknowledged, 8 * scene.size.workers * 3)
+                await _keep_busy(queue, scene, acknowledged)
             await _until_done(queue)
     return acknowledged
+
+
+async def _keep_busy(queue: JobQueue, scene: Scene, acknowledged: list[str]) -> None:
+    """More jobs than there are slots, until every worker took some; who has nothing to do cannot show that it works."""
+    back = scene.returned_at[-1]
+    with anyio.move_on_after(8):
+        while True:
+            await _submit_some(queue, scene, acknowledged, 8 * scene.size.workers)
+            await anyio.sleep(0.2)
+            jobs = await queue.jobs(limit=500)
+            took = {job.worker_id for job in jobs if job.started_at and job.started_at.timestamp() >= back}
+            if took >= {f"{one.name}@m" for one in scene.workers}:
+                return
 
 
 async def _submit(queue: JobQueue, scene: Scene, acknowledged: list[str]) -> None:
