@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, Jo
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
+from emp_core.log.redaction import without_secrets
 
 __all__ = [
     "EncodedSpec",
@@ -183,55 +184,44 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
     Args:
         max_attempts: what holds for a job that does not say its own number.
     """
-    get = fields.get
     service = fields["service_required"]
-    return Job(
-        id=job_id,
-        service_required=service,
-        type=get("type") or service,
-        status=JobState(fields["status"]),
-        priority=int(get("priority") or DEFAULT_PRIORITY),
-        payload=None if payload is None else json.loads(payload),
-        ctx=Destination(**json.loads(fields["ctx"])) if "ctx" in fields else None,
-        requirement=Requirement.from_json(fields["requirement"])
-        if "requirement" in fields
-        else Requirement.plain(service),
-        customer_id=get("customer_id"),
-        user_tier=get("user_tier"),
-        region=get("region"),
-        pool=get("pool"),
-        estimated_duration_s=_float(get("estimated_duration_s")),
-        max_attempts=int(get("max_attempts") or max_attempts),
-        timeout_s=_float(get("timeout_s")),
-        labels=json.loads(fields["labels"]) if "labels" in fields else {},
-        traceparent=get("traceparent"),
-        idempotency_key=get("idempotency_key"),
-        created_at=from_us(get("created_at")),
-        start_at=from_us(get("start_at")),
-        deadline_at=from_us(get("deadline_at")),
-        started_at=from_us(get("started_at")),
-        finished_at=from_us(get("finished_at")),
-        attempt=int(get("attempt") or 0),
-        crashes=int(get("crashes") or 0),
-        worker_id=get("worker_id"),
-        machine_id=get("machine_id"),
-        progress=float(get("progress") or 0.0),
-        message=get("message"),
-        cancel_requested="cancel_requested" in fields,
-        result=json.loads(fields["result"]) if "result" in fields else None,
-        error=JobError(**json.loads(fields["error"])) if "error" in fields else None,
-        service_job_id=get("service_job_id"),
-        usage=json.loads(fields["usage"]) if "usage" in fields else None,
-    )
+    known: dict[str, Any] = {"id": job_id, "type": service, "max_attempts": max_attempts}
+    # By what is there, not by what could be: most jobs have a third of it, and a worker does this for every job.
+    for name, text in fields.items():
+        if (decode := _DECODERS.get(name)) is not None:
+            known[name] = decode(text)
+    if "requirement" not in known:
+        known["requirement"] = Requirement.plain(service)
+    if payload is not None:
+        known["payload"] = json.loads(payload)
+    return Job(**known)
+
+
+def _text(text: str) -> str:
+    return text
+
+
+_STATES = {state.value: state for state in JobState}
+_DECODERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(
+        (*_TEXTS, "type", "service_required", "worker_id", "machine_id", "message", "service_job_id"), _text
+    ),
+    **dict.fromkeys(("priority", "max_attempts", "attempt", "crashes"), int),
+    **dict.fromkeys((*_NUMBERS, "progress"), float),
+    **dict.fromkeys(("created_at", "start_at", "deadline_at", "started_at", "finished_at"), from_us),
+    **dict.fromkeys(("labels", "result", "usage"), json.loads),
+    "status": _STATES.__getitem__,
+    "ctx": lambda text: Destination(**json.loads(text)),
+    "requirement": Requirement.from_json,
+    "error": lambda text: JobError(**json.loads(text)),
+    "cancel_requested": bool,
+}
+"""Fields of the hash that a job has, and how each is read; the others are the scripts' own."""
 
 
 @lru_cache(maxsize=1024)
 def _plain_json(service: str) -> str:
     return Requirement.plain(service).as_json()
-
-
-def _float(text: str | None) -> float | None:
-    return float(text) if text else None
 
 
 def encode_result(result: JobResult) -> str:
@@ -259,6 +249,8 @@ def as_shown(job: Job) -> dict[str, Any]:
             continue
         shown[name] = value.isoformat() if isinstance(value, datetime) else value
     shown["status"] = job.status.value
+    if "payload" in shown:
+        shown["payload"] = without_secrets(shown["payload"])
     shown["requirements"] = job.requirements.as_dict()
     if not shown["requirements"]:
         del shown["requirements"]

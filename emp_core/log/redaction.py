@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-__all__ = ["hide_secrets", "redact"]
+__all__ = ["hide_secrets", "redact", "without_secrets"]
 
 _HIDDEN = "(hidden)"
 _DEPTH_MAX = 8
@@ -40,8 +40,24 @@ def hide_secrets(text: str) -> str:
     return _BEARER.sub(rf"\g<kind> {_HIDDEN}", text)
 
 
+def without_secrets(value: Any) -> Any:
+    """A JSON value in which texts under names of secrets (``api_key``, ``token`` …) are hidden, and nothing else."""
+    if isinstance(value, Mapping):
+        return {
+            name: _HIDDEN if isinstance(inner, str) and inner and _is_secret(name) else without_secrets(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [without_secrets(inner) for inner in value]
+    return value
+
+
+def _is_secret(name: Any) -> bool:
+    return isinstance(name, str) and _SECRET_KEY.search(_NOT_A_LETTER.sub("", name.lower())) is not None
+
+
 def _hidden(key: Any, value: Any, depth: int) -> Any:
-    if isinstance(key, str) and value and _SECRET_KEY.search(_NOT_A_LETTER.sub("", key.lower())):
+    if value and _is_secret(key):
         return _HIDDEN
     if isinstance(value, str):
         return hide_secrets(value)

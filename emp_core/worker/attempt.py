@@ -78,7 +78,7 @@ class Attempts:
         self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
     ) -> NotDone | _Done:
         job = held.claimed.job
-        limit_s, out_of_time = _time_limit(job)
+        limit_s = _time_limit_s(job)
         scope = anyio.CancelScope()
         if limit_s is not None:
             scope.deadline = anyio.current_time() + limit_s
@@ -104,7 +104,7 @@ class Attempts:
             return done
         if held.stopped:
             return _outcome_of_stop(held.stopped)
-        failure = failure or out_of_time
+        failure = failure or _out_of_time(job, limit_s)
         on_end(failure)
         return self._outcome_of_failure(job, failure)
 
@@ -180,16 +180,20 @@ class Attempts:
                 return Finish(job.id, token, "release", error=why, record=record, **where)
 
 
-def _time_limit(job: Job) -> tuple[float | None, ConnectorError]:
-    """How long the attempt may take, and the failure if it takes longer."""
-    timed_out = AttemptTimeout(f"the attempt took longer than the {job.timeout_s or 0:g} s that the job allows")
+def _time_limit_s(job: Job) -> float | None:
+    """How long the attempt may take: by its own limit, and by the job's deadline."""
     if job.deadline_at is None:
-        return job.timeout_s, timed_out
+        return job.timeout_s
     # From when it was claimed, by Redis's clock: this machine's may be wrong.
-    left_s = (job.deadline_at - (job.started_at or datetime.now(UTC))).total_seconds()
-    if job.timeout_s is not None and job.timeout_s <= left_s:
-        return job.timeout_s, timed_out
-    return max(0.0, left_s), DeadlineExceeded("the deadline passed before the job was done")
+    left_s = max(0.0, (job.deadline_at - (job.started_at or datetime.now(UTC))).total_seconds())
+    return left_s if job.timeout_s is None else min(left_s, job.timeout_s)
+
+
+def _out_of_time(job: Job, limit_s: float | None) -> ConnectorError:
+    """The failure of an attempt that took as long as it may."""
+    if limit_s == job.timeout_s:
+        return AttemptTimeout(f"the attempt took longer than the {job.timeout_s or 0:g} s that the job allows")
+    return DeadlineExceeded("the deadline passed before the job was done")
 
 
 def _outcome_of_stop(why: str) -> NotDone:
