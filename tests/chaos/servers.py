@@ -92,7 +92,9 @@ class Server:
 
     def client(self, **options: Any) -> Any:
         """A plain client for it."""
-        return Redis(host=HOST, port=self.port, protocol=2, decode_responses=True, socket_timeout=2, **options)
+        return Redis(
+            **{"host": HOST, "port": self.port, "protocol": 2, "decode_responses": True, "socket_timeout": 2, **options}
+        )
 
     async def start(self) -> None:
         """Start it and wait until it answers."""

@@ -145,12 +145,13 @@ async def test_a_blocked_read_on_a_master_that_is_demoted_is_not_ready(tmp_path:
 
 async def test_what_replicas_do_not_have_is_not_acknowledged(tmp_path: Path):
     async with (
-        server(tmp_path / "a") as master,
+        server(tmp_path / "a", "--repl-diskless-sync-delay", "0") as master,
         server(tmp_path / "b", "--replicaof", HOST, str(master.port)) as replica,
     ):
-        settings = settings_for(master.url, tmp_path, wait_replicas=1, lease_s=15.0)
-        group = Group(master.url, [master], [replica])
-        await group.replicas_attached(1)
+        settings = settings_for(master.url, tmp_path, wait_replicas=1, lease_s=3.0)
+        async with master.client(socket_timeout=20) as admin:
+            await admin.set("written", 1)
+            assert await admin.wait(1, 15_000) == 1
         async with JobQueue.connect(settings=settings) as queue, anyio.create_task_group() as tasks:
             await queue.submit(JobSpec("echo"))
             replica.pause()
@@ -165,7 +166,7 @@ async def test_what_replicas_do_not_have_is_not_acknowledged(tmp_path: Path):
                 while not await queue.client.exists(queue.keys.job("late")):  # noqa: ASYNC110 - nothing tells
                     await anyio.sleep(0.01)
             # Long enough for the first try to be told so, and for the next one, which writes nothing.
-            with anyio.move_on_after(2.5):
+            with anyio.move_on_after(1.5):
                 await submitted.wait()
             assert not submitted.is_set()
             replica.go_on()
