@@ -15,6 +15,8 @@ import anyio
 from attrs import define, field
 from redis import exceptions
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from emp_core.queue.server_binary import find_server
@@ -92,9 +94,8 @@ class Server:
 
     def client(self, **options: Any) -> Any:
         """A plain client for it."""
-        return Redis(
-            **{"host": HOST, "port": self.port, "protocol": 2, "decode_responses": True, "socket_timeout": 2, **options}
-        )
+        fixed = {"host": HOST, "port": self.port, "protocol": 2, "decode_responses": True, "socket_timeout": 2}
+        return Redis(**{**fixed, "retry": Retry(NoBackoff(), 0), **options})
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
