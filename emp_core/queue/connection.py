@@ -13,7 +13,7 @@ from attrs import frozen
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -21,6 +21,7 @@ from emp_core.config import Settings
 from emp_core.errors import ConfigError, QueueUnavailable
 from emp_core.log.logger import get_logger
 from emp_core.queue.addresses import Address, Node, hash_tag, parse_address, shown_url
+from emp_core.queue.sending import QuickConnection, QuickTLSConnection, QuickUnixConnection
 from emp_core.queue.topology import (
     ClusterLocator,
     FollowingConnection,
@@ -148,9 +149,9 @@ def _locator(address: Address, namespace: str) -> Locator | None:
 
 def _connection_class(address: Address, locator: Locator | None) -> type:
     if "path" in address.options:
-        return UnixDomainSocketConnection
+        return QuickUnixConnection
     if locator is None:
-        return SSLConnection if address.tls else Connection
+        return QuickTLSConnection if address.tls else QuickConnection
     return FollowingTLSConnection if address.tls else FollowingConnection
 
 

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import anyio
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from emp_core.queue.addresses import Address, Node
+from emp_core.queue.sending import QuickConnection
 
 __all__ = ["ClusterLocator", "FollowingConnection", "FollowingTLSConnection", "Locator", "SentinelLocator"]
 
@@ -43,7 +44,7 @@ class Locator(Protocol):
         ...
 
 
-class FollowingConnection(Connection):
+class FollowingConnection(QuickConnection):
     """A connection that goes to wherever the server is when it is made."""
 
     def __init__(self, *, locator: Locator, **options: Any) -> None:
