@@ -1,11 +1,13 @@
 """`emp demo`: the whole way once, with nothing set up."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 import click
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 from attrs import evolve
 
 from emp_core.cli.failures import INTERRUPTED
@@ -84,7 +86,7 @@ def _choose(demos: Sequence[Demo], name: str | None) -> Demo:
 async def _demonstrate(settings: Settings, chosen: Demo, as_json: bool) -> Job:
     if not as_json:
         note(f"Demo: {clean(chosen.description)}")
-    async with hub_of(settings) as hub, _namespace_of_its_own(settings, hub) as own, chosen.start() as variables:
+    async with hub_of(settings) as hub, _namespace_of_its_own(settings, hub) as own, _outlasting(chosen) as variables:
         environ = {**_environ_of(own), **variables, "WORKERS": chosen.worker_type}
         async with JobQueue.connect(own.redis_url, settings=own) as queue, _working(environ):
             await _taken_up(queue, chosen.service_required)
@@ -92,6 +94,29 @@ async def _demonstrate(settings: Settings, chosen: Demo, as_json: bool) -> Job:
                 note(f"Redis: {shown_url(hub.url)}{' (embedded)' if hub.embedded_in else ''}; a worker is ready")
             job = await queue.submit(JobSpec(chosen.service_required, chosen.payload))
             return await follow(queue, job.id, limit_s=_RUN_S, silent=as_json)
+
+
+@asynccontextmanager
+async def _outlasting(chosen: Demo) -> AsyncIterator[Mapping[str, str]]:
+    """What the demo's worker needs, there until the block has ended.
+
+    A cancellation reaches every task at once, and a worker that gives its job back still has to stop it at its service.
+    """
+    over = anyio.Event()
+
+    async def stay(*, task_status: TaskStatus[Mapping[str, str]] = TASK_STATUS_IGNORED) -> None:
+        with anyio.CancelScope() as scope:
+            async with chosen.start() as variables:
+                scope.shield = True
+                task_status.started(variables)
+                await over.wait()
+                scope.shield = False
+
+    async with anyio.create_task_group() as group:
+        try:
+            yield await group.start(stay)
+        finally:
+            over.set()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -13,24 +14,47 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from emp_comfyui.demo import demo
 
+COMMAND = [sys.executable, "-m", "emp_core.cli", "demo", "comfyui"]
 
-def test_the_demonstration_leaves_a_picture_that_opens(redis_url: str, tmp_path: Path):
-    environ = {
+
+def environ_of(redis_url: str, folder: Path) -> dict[str, str]:
+    return {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "EMP_DATA_DIR": str(tmp_path / "data"),
+        "HOME": str(folder),
+        "EMP_DATA_DIR": str(folder / "data"),
         "HUB_REDIS_URL": redis_url,
         # Where the user's own server is must not matter.
         "COMFYUI_HOST": "198.51.100.1",
     }
-    command = [sys.executable, "-m", "emp_core.cli", "demo", "comfyui", "--json"]
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def test_the_demonstration_leaves_a_picture_that_opens(redis_url: str, tmp_path: Path):
+    environ = environ_of(redis_url, tmp_path)
+    ended = subprocess.run([*COMMAND, "--json"], env=environ, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     [artifact] = json.loads(ended.stdout)["data"]["result"]["artifacts"]
     assert artifact["media_type"] == "image/png"
     picture = Path(unquote(urlsplit(artifact["url"]).path))
     assert picture.is_relative_to(tmp_path / "data")
     assert decoded(picture.read_bytes()) == (512, 512)
+
+
+def test_an_interrupted_demonstration_stops_its_prompt_and_ends(redis_url: str, tmp_path: Path):
+    environ = environ_of(redis_url, tmp_path)
+    with subprocess.Popen(
+        COMMAND, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "KSampler" in line:
+                    break
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=10)  # less than what a prompt gets to be stopped in
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "still runs" not in said
 
 
 def decoded(png: bytes) -> tuple[int, int]:
