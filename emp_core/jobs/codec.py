@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,7 +11,7 @@ import cattrs
 from attrs import frozen
 
 from emp_core.errors import ConfigError, PayloadTooLarge
-from emp_core.jobs.ids import is_job_id, is_service_name
+from emp_core.jobs.checking import problems_of
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
@@ -34,7 +33,6 @@ __all__ = [
 _TEXTS = ("customer_id", "user_tier", "region", "pool", "traceparent", "idempotency_key")
 _NUMBERS = ("estimated_duration_s", "timeout_s")
 _HIDDEN = "(hidden)"
-_NAME_MAX = 128
 
 _converter = cattrs.Converter()
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -75,7 +73,7 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
         ConfigError: fields that cannot be used; lists all of them.
         PayloadTooLarge: the payload's JSON is longer than ``max_payload_bytes``.
     """
-    _check(spec)
+    _refuse_what_is_wrong(spec)
     payload = _payload_json(spec, max_payload_bytes)
     lane, requirement = _lane_of(spec.requirement)
     pairs: list[str] = ["service_required", spec.service_required]
@@ -103,11 +101,20 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
         pairs += ("deadline_at", str(to_us(spec.deadline_at)))
     digest = ""
     if spec.id is not None or spec.idempotency_key is not None:
-        # Another try of the same call may belong to another trace.
-        said = [text for i in range(0, len(pairs), 2) if pairs[i] != "traceparent" for text in pairs[i : i + 2]]
-        digest = hashlib.sha256("\0".join((*said, payload)).encode()).hexdigest()[:24]
+        digest = _digest(pairs, payload)
         pairs += ("digest", digest)
     return EncodedSpec(pairs, payload, digest, lane, requirement)
+
+
+def _refuse_what_is_wrong(spec: JobSpec) -> None:
+    if problems := problems_of(spec):
+        raise ConfigError("the job cannot be submitted as it is", problems=tuple(problems))
+
+
+def _digest(pairs: Sequence[str], payload: str) -> str:
+    # Another try of the same call may belong to another trace.
+    said = [text for i in range(0, len(pairs), 2) if pairs[i] != "traceparent" for text in pairs[i : i + 2]]
+    return hashlib.sha256("\0".join((*said, payload)).encode()).hexdigest()[:24]
 
 
 def _lane_of(requirement: Requirement) -> tuple[str, str]:
@@ -120,6 +127,8 @@ def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
     try:
         payload = dumps(spec.payload)
         size = len(payload) if payload.isascii() else len(payload.encode())
+    except RecursionError as error:
+        raise ConfigError("the payload is not JSON: it is nested too deeply") from error
     except (TypeError, ValueError) as error:  # UnicodeEncodeError among them: half a surrogate pair is no text
         raise ConfigError(f"the payload is not JSON: {error}") from error
     if size > max_payload_bytes:
@@ -128,54 +137,6 @@ def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
             hint="put files into an artifact store and refer to them, or raise EMP_MAX_PAYLOAD_BYTES",
         )
     return payload
-
-
-def _check(given: JobSpec) -> None:
-    spec: Any = given  # what users pass is not always what the annotations say
-    problems: list[str] = []
-    if not isinstance(spec.service_required, str) or not is_service_name(spec.service_required):
-        problems.append(
-            f"service_required: expected 1 to 64 letters, digits, '-', '_' or '.', not {spec.service_required!r}"
-        )
-    for name in ("type", "customer_id", "user_tier", "region", "pool", "idempotency_key", "traceparent"):
-        if (value := getattr(spec, name)) is not None:
-            problems += _name_problem(name, value)
-    if spec.id is not None and not (isinstance(spec.id, str) and is_job_id(spec.id)):
-        problems.append("id: expected 1 to 64 letters, digits, '-', '_' or '.'")
-    if not _is_int(spec.priority) or not 0 <= spec.priority <= 100:
-        problems.append(f"priority: expected a whole number from 0 to 100, not {spec.priority!r}")
-    if spec.max_attempts is not None and (not _is_int(spec.max_attempts) or spec.max_attempts < 1):
-        problems.append(f"max_attempts: expected a whole number of 1 or more, not {spec.max_attempts!r}")
-    for name in _NUMBERS:
-        value = getattr(spec, name)
-        if value is not None and not (_is_number(value) and value > 0):
-            problems.append(f"{name}: expected a number of seconds above 0, not {value!r}")
-    for name in ("start_at", "deadline_at"):
-        moment = getattr(spec, name)
-        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-            problems.append(f"{name}: expected an aware datetime (with a time zone), not {moment!r}")
-    if spec.labels and not all(isinstance(k, str) and isinstance(v, str) for k, v in spec.labels.items()):
-        problems.append("labels: expected texts by name")
-    if given.requirements.isolation != "none" and spec.customer_id is None:
-        problems.append("requirements.isolation: needs a customer_id")
-    if problems:
-        raise ConfigError("the job cannot be submitted as it is", problems=tuple(problems))
-
-
-def _name_problem(name: str, value: Any) -> list[str]:
-    if not isinstance(value, str) or not value.strip():
-        return [f"{name}: expected a text that is not empty, not {value!r}"]
-    if len(value) > _NAME_MAX or not value.isprintable():
-        return [f"{name}: expected at most {_NAME_MAX} printable characters"]
-    return []
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = None, *, max_attempts: int = 1) -> Job:

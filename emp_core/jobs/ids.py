@@ -34,6 +34,16 @@ def new_job_id() -> str:
         return _last_prefix + _base32(_last_random, pairs=8)
 
 
+def _forget_the_last() -> None:
+    """A child that went on counting from its parent's number would make its parent's ids."""
+    global _lock, _last_ms
+    _lock, _last_ms = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_last)
+
+
 def _base32(value: int, *, pairs: int) -> str:
     return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(10 * (pairs - 1), -1, -10)])
 

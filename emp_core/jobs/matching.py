@@ -212,8 +212,8 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _shown(have: Mapping[str, Any], name: str) -> str:
-    return json.dumps(have[name]) if name in have else "not offered"
+    return json.dumps(have[name], ensure_ascii=False) if name in have else "not offered"
 
 
 def _wanted(wanted: Any) -> str:
-    return f"at least {wanted:g}" if is_number(wanted) else json.dumps(wanted)
+    return f"at least {wanted:g}" if is_number(wanted) else json.dumps(wanted, ensure_ascii=False)

@@ -11,10 +11,10 @@ from attrs import field, frozen
 
 from emp_core.errors import ConfigError
 
-__all__ = ["NO_REQUIREMENTS", "Requirement", "Requirements", "is_number"]
+__all__ = ["NO_REQUIREMENTS", "Requirement", "Requirements", "is_finite", "is_number", "is_text"]
 
 _ISOLATION = ("none", "loose", "strict")
-_SCALARS = (str, int, float, bool)
+_SHOWN_CHARS = 60
 
 
 @frozen
@@ -50,14 +50,17 @@ class Requirements:
         problems: list[str] = []
         known = {"models", "hardware", "capabilities", "exclude", "isolation"}
         problems += [
-            f"requirements.{key}: unknown; known are {', '.join(sorted(known))}" for key in given if key not in known
+            f"requirements.{_path(key)}: unknown; known are {', '.join(sorted(known))}"
+            for key in given
+            if key not in known
         ]
+        isolation = given.get("isolation")
         made = cls(
             models=_models(given.get("models"), problems),
             hardware=_hardware(given.get("hardware"), problems),
             capabilities=_custom("capabilities", given.get("capabilities"), problems),
             exclude=_custom("exclude", given.get("exclude"), problems),
-            isolation=given.get("isolation") or "none",
+            isolation="none" if isolation is None else isolation,
         )
         if made.isolation not in _ISOLATION:
             problems.append(f"requirements.isolation: expected one of {', '.join(_ISOLATION)}, not {made.isolation!r}")
@@ -150,9 +153,9 @@ def _models(given: Any, problems: list[str]) -> tuple[str, ...]:
     problems += [
         f"requirements.models[{i}]: expected a name, not {_kind(name)}"
         for i, name in enumerate(given)
-        if not isinstance(name, str) or not name
+        if not is_text(name) or not name
     ]
-    return tuple(sorted({name for name in given if isinstance(name, str) and name}))
+    return tuple(sorted({name for name in given if isinstance(name, str)}))
 
 
 def _hardware(given: Any, problems: list[str]) -> dict[str, float]:
@@ -161,10 +164,11 @@ def _hardware(given: Any, problems: list[str]) -> dict[str, float]:
     if not isinstance(given, Mapping):
         problems.append(f"requirements.hardware: expected an object, not {_kind(given)}")
         return {}
+    problems += _name_problems("hardware", given)
     problems += [
-        f"requirements.hardware.{name}: expected a number of 0 or more, not {amount!r}"
+        f"requirements.hardware.{_path(name)}: expected a number of 0 or more, not {_shown(amount)}"
         for name, amount in given.items()
-        if not is_number(amount) or not math.isfinite(amount) or amount < 0
+        if not is_finite(amount) or amount < 0
     ]
     return dict(given)
 
@@ -175,11 +179,31 @@ def _custom(where: str, given: Any, problems: list[str]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         problems.append(f"requirements.{where}: expected an object, not {_kind(given)}")
         return {}
+    problems += _name_problems(where, given)
     for name, wanted in given.items():
         items = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
-        if not all(isinstance(item, _SCALARS) for item in items):
-            problems.append(f"requirements.{where}.{name}: expected a number, a text, true, false or a list of those")
+        if not all(isinstance(item, bool) or is_text(item) or is_finite(item) for item in items):
+            problems.append(
+                f"requirements.{where}.{_path(name)}: expected a number, a text, true, false or a list of those"
+            )
     return dict(given)
+
+
+def _name_problems(where: str, given: Mapping[Any, Any]) -> list[str]:
+    return [f"requirements.{where}.{_path(name)}: expected a text as its name" for name in given if not is_text(name)]
+
+
+def _path(name: Any) -> str:
+    """The name as it can be printed: half of a surrogate pair cannot."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = _path(repr(value))
+    except ValueError:  # a whole number with more digits than Python writes
+        return _kind(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
 def _kind(value: Any) -> str:
@@ -202,3 +226,22 @@ def _kind(value: Any) -> str:
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether it is a number; truth values are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Whether it is a number that a float can hold."""
+    try:
+        return is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number with more than 308 digits
+        return False
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether it is a text that UTF-8 can hold: half of a surrogate pair is none."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

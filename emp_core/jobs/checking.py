@@ -1,0 +1,99 @@
+"""What is wrong with a spec: everything, each with the field that it stands in. Values of secrets are not repeated."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from attrs import fields
+
+from emp_core.errors import ConfigError
+from emp_core.jobs.ids import is_job_id, is_service_name
+from emp_core.jobs.model import Destination, JobSpec
+from emp_core.jobs.requirements import NO_REQUIREMENTS, Requirements, is_finite, is_text
+
+__all__ = ["is_priority", "problems_of"]
+
+_NAME_MAX = 128
+_NAMES = ("type", "customer_id", "user_tier", "region", "pool", "idempotency_key", "traceparent")
+
+
+def problems_of(given: JobSpec) -> list[str]:
+    """Why the queue cannot take the spec as it is; empty when it can."""
+    spec: Any = given  # what users pass is not always what the annotations say
+    problems: list[str] = []
+    if not isinstance(spec.service_required, str) or not is_service_name(spec.service_required):
+        problems.append(
+            f"service_required: expected 1 to 64 letters, digits, '-', '_' or '.', not {spec.service_required!r}"
+        )
+    for name in _NAMES:
+        if (value := getattr(spec, name)) is not None:
+            problems += _name_problem(name, value)
+    if spec.id is not None and not (isinstance(spec.id, str) and is_job_id(spec.id)):
+        problems.append("id: expected 1 to 64 letters, digits, '-', '_' or '.'")
+    if not is_priority(spec.priority):
+        problems.append(f"priority: expected a whole number from 0 to 100, not {spec.priority!r}")
+    if spec.max_attempts is not None and (not _is_int(spec.max_attempts) or spec.max_attempts < 1):
+        problems.append(f"max_attempts: expected a whole number of 1 or more, not {spec.max_attempts!r}")
+    for name in ("estimated_duration_s", "timeout_s"):
+        value = getattr(spec, name)
+        if value is not None and not (is_finite(value) and value > 0):
+            problems.append(f"{name}: expected a number of seconds above 0, not {value!r}")
+    for name in ("start_at", "deadline_at"):
+        moment = getattr(spec, name)
+        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+            problems.append(f"{name}: expected an aware datetime (with a time zone), not {moment!r}")
+    if spec.labels and not _are_texts(spec.labels):
+        problems.append("labels: expected texts by name")
+    if spec.ctx is not None:
+        problems += _destination_problems(spec.ctx)
+    if spec.requirements is not NO_REQUIREMENTS:
+        problems += _requirement_problems(spec)
+    return problems
+
+
+def is_priority(value: Any) -> bool:
+    """Whether it is a whole number from 0 to 100."""
+    return _is_int(value) and 0 <= value <= 100
+
+
+def _name_problem(name: str, value: Any) -> list[str]:
+    if not isinstance(value, str) or not value.strip():
+        return [f"{name}: expected a text that is not empty, not {value!r}"]
+    if len(value) > _NAME_MAX or not value.isprintable():
+        return [f"{name}: expected at most {_NAME_MAX} printable characters"]
+    return []
+
+
+def _destination_problems(ctx: Any) -> list[str]:
+    if not isinstance(ctx, Destination):
+        return [f"ctx: expected a Destination, not {type(ctx).__name__}"]
+    problems = [
+        f"ctx.{name}: expected a text"
+        for name in ("prefix", "filename")
+        if (value := getattr(ctx, name)) is not None and not is_text(value)
+    ]
+    if ctx.storage is not None and not _are_texts(ctx.storage):
+        problems.append("ctx.storage: expected texts by name")
+    return problems
+
+
+def _requirement_problems(spec: Any) -> list[str]:
+    """Requirements may have been made without being read; what no worker could judge would stop all of them."""
+    asked: Requirements = spec.requirements
+    try:
+        Requirements.from_dict({field.name: getattr(asked, field.name) for field in fields(Requirements)})
+    except ConfigError as error:
+        return list(error.problems)
+    return (
+        ["requirements.isolation: needs a customer_id"]
+        if asked.isolation != "none" and spec.customer_id is None
+        else []
+    )
+
+
+def _are_texts(given: Any) -> bool:
+    return isinstance(given, Mapping) and all(is_text(text) for pair in given.items() for text in pair)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
