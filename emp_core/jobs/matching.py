@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 
 from emp_core.jobs.requirements import Requirement, Requirements, is_number
 
-__all__ = ["Capabilities", "Match", "Mismatch", "ModelOffer", "ServiceOffer", "match"]
+__all__ = ["Capabilities", "Match", "Mismatch", "ModelOffer", "ServiceOffer", "customer_reasons", "match"]
 
 AVOID_PENALTY_MS = 100_000.0
 """What it costs to retry a job where it just failed: left for 30 s to another worker, if there is one."""
@@ -144,14 +144,21 @@ def _place_reasons(requirement: Requirement, offered: Capabilities) -> list[str]
     return reasons
 
 
+def customer_reasons(customer: str | None, offered: Capabilities) -> list[str]:
+    """Why the worker takes no jobs of this customer (None: of nobody), by its own lists; empty when it does."""
+    if customer in offered.deny:
+        return [f"refuses customer {customer}"]
+    if offered.allow and customer not in offered.allow:
+        return [f"takes only other customers than {customer}" if customer else "takes only jobs of certain customers"]
+    return []
+
+
 def _customer_reasons(requirement: Requirement, offered: Capabilities) -> list[str]:
     customer, isolation = requirement.customer, requirement.asked.isolation
     if customer is None:
         return []
-    if customer in offered.deny:
-        return [f"refuses customer {customer}"]
-    if offered.allow and customer not in offered.allow:
-        return [f"takes only other customers than {customer}"]
+    if refused := customer_reasons(customer, offered):
+        return refused
     if isolation == "loose" and customer not in offered.allow:
         return [f"is not named for customer {customer}"]
     if isolation == "strict" and set(offered.allow) != {customer}:

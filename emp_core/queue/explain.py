@@ -6,17 +6,16 @@ from typing import Any
 
 from attrs import frozen
 
-from emp_core.jobs.matching import Capabilities, Match, match
+from emp_core.jobs.matching import Match, customer_reasons, match
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
+from emp_core.queue.estimate import Readiness, left_to_a_warmer_one_s, mean_run_s, place_of
 from emp_core.queue.workers import WorkerView
 
 __all__ = ["Explanation", "WorkerVerdict", "explain", "unserved_reasons"]
 
-_SAMPLE = 50
-"""Recent jobs that an estimate is based on."""
 _ACTIVE_MOST = 5000
 
 
@@ -44,7 +43,7 @@ class Explanation:
 
     Attributes:
         summary: the reason, in one sentence.
-        position: how many waiting jobs come before it by virtual arrival, plus one; None unless it waits.
+        position: its place among the jobs that wait for the same workers, by turns and arrival; None unless it waits.
         estimate_s: about how long until it begins; None where nothing can be said. ``basis`` says what it comes from.
     """
 
@@ -112,36 +111,53 @@ async def _why_scheduled(calls: Calls, job: Job) -> str:
 
 async def _explain_pending(calls: Calls, job: Job, workers: Sequence[WorkerView]) -> Explanation:
     busy = await _busy_slots(calls)
-    verdicts = tuple(_verdict(job.requirement, worker.capabilities, busy) for worker in workers)
-    position = await _position(calls, job)
+    verdicts = tuple(_verdict(job, worker, busy) for worker in workers)
     able = [one for one in verdicts if one.can_run]
+    position = await place_of(calls, job, [one.worker_id for one in able])
     if not able:
-        reasons = "; ".join(unserved_reasons(job.requirement, workers))
-        return Explanation(job.id, job.status, f"no live worker can run it: {reasons}", position, workers=verdicts)
-    if capped := await _at_cap(calls, job):
+        summary = f"no live worker can run it: {'; '.join(_refusals(verdicts)) or 'no worker is alive'}"
+        return Explanation(job.id, job.status, summary, position, workers=verdicts)
+    if (capped := await _at_cap(calls, job)) is not None:
         return Explanation(job.id, job.status, capped, position, workers=verdicts)
-    if (refused := _customer_refused(job, workers)) is not None:
-        return Explanation(job.id, job.status, refused, position, workers=verdicts)
-    ready = [one for one in able if one.busy < one.slots]
-    estimate_s, basis = await _estimate(calls, job, able, position)
-    if not ready:
-        summary = f"every slot that could run it is busy ({sum(one.slots for one in able)} on {len(able)} workers)"
-    elif all(one.penalty_ms > 0 for one in ready) and any(one.penalty_ms == 0 for one in able):
-        summary = "it is left for a moment to a busy worker that has what it needs loaded"
-    else:
+    ready = [Readiness(one.worker_id, round(one.penalty_ms), one.busy < one.slots) for one in able]
+    left_s = await left_to_a_warmer_one_s(calls, job, ready)
+    if left_s is not None:
+        soonest = min(able, key=lambda one: one.penalty_ms)
+        summary = f"it is left for a moment to {soonest.worker_id}, which is busy and would be ready for it sooner"
+        basis = "how long a job is left to a worker that is ready sooner"
+        return Explanation(job.id, job.status, summary, position, left_s, basis, verdicts)
+    free = sum(max(0, one.slots - one.busy) for one in able)
+    if free and (position is None or position <= free):
         summary = "a worker is free for it: it begins at once"
-    if position and position > 1:
-        summary += f"; {position - 1} waiting jobs come before it"
-    return Explanation(job.id, job.status, summary, position, estimate_s, basis, verdicts)
+        return Explanation(job.id, job.status, summary, position, 0.0, "a free slot", verdicts)
+    slots = sum(one.slots for one in able)
+    summary = f"every slot that could run it is busy ({slots} on {_count(len(able), 'worker')})"
+    if free:
+        summary = f"{_count(free, 'slot')} that could run it {'is' if free == 1 else 'are'} free"
+    if position is not None and position > 1:
+        summary += f", and {_count(position - 1, 'waiting job')} {'comes' if position == 2 else 'come'} before it"
+    estimate_s, why = await _estimate(calls, job, slots, free, position)
+    return Explanation(job.id, job.status, summary, position, estimate_s, why, verdicts)
 
 
-def _verdict(requirement: Requirement, offered: Capabilities, busy: dict[tuple[str, str], int]) -> WorkerVerdict:
-    verdict = match(requirement, offered)
+def _verdict(job: Job, worker: WorkerView, busy: dict[tuple[str, str], int]) -> WorkerVerdict:
+    verdict = match(job.requirement, worker.capabilities)
     if not isinstance(verdict, Match):
-        return WorkerVerdict(offered.worker_id, False, verdict.reasons)
-    service = offered.services[verdict.service]
-    taken = sum(busy.get((offered.worker_id, accepted), 0) for accepted in service.accepts or (verdict.service,))
-    return WorkerVerdict(offered.worker_id, True, (), verdict.penalty_ms, taken, service.slots)
+        return WorkerVerdict(worker.id, False, verdict.reasons)
+    # A worker's own lists hold for every job of a lane, whether it asked for isolation or not.
+    if refused := customer_reasons(job.customer_id, worker.capabilities):
+        return WorkerVerdict(worker.id, False, tuple(refused))
+    service = worker.capabilities.services[verdict.service]
+    taken = sum(busy.get((worker.id, accepted), 0) for accepted in service.accepts or (verdict.service,))
+    return WorkerVerdict(worker.id, True, (), verdict.penalty_ms, taken, service.slots)
+
+
+def _refusals(verdicts: Sequence[WorkerVerdict]) -> list[str]:
+    return [f"{one.worker_id}: {', '.join(one.reasons)}" for one in verdicts]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 async def _busy_slots(calls: Calls) -> dict[tuple[str, str], int]:
@@ -160,11 +176,6 @@ async def _busy_slots(calls: Calls) -> dict[tuple[str, str], int]:
     return busy
 
 
-async def _position(calls: Calls, job: Job) -> int | None:
-    rank = await calls.repeated(lambda: calls.client.zrank(calls.keys.index("pending"), job.id))
-    return None if rank is None else int(rank) + 1
-
-
 async def _at_cap(calls: Calls, job: Job) -> str | None:
     customer = job.customer_id
     if customer is None:
@@ -175,42 +186,13 @@ async def _at_cap(calls: Calls, job: Job) -> str | None:
     return f"customer {customer} is at its cap: {running or 0} of its jobs run now, and this one waits for one of them to end"
 
 
-def _customer_refused(job: Job, workers: Sequence[WorkerView]) -> str | None:
-    """Workers' own lists hold for every job of a lane, whether it asked for isolation or not."""
-    customer = job.customer_id or ""
-    offers = [
-        worker.capabilities for worker in workers if isinstance(match(job.requirement, worker.capabilities), Match)
-    ]
-    if any((not one.allow or customer in one.allow) and customer not in one.deny for one in offers):
-        return None
-    return f"no worker that could run it takes jobs of {f'customer {customer}' if customer else 'no customer'}"
-
-
 async def _estimate(
-    calls: Calls, job: Job, able: Sequence[WorkerVerdict], position: int | None
+    calls: Calls, job: Job, slots: int, free: int, position: int | None
 ) -> tuple[float | None, str | None]:
-    """Jobs that come before it, times how long such jobs took lately, over the slots that there are."""
-
-    async def read() -> Any:
-        ids = await calls.client.zrevrange(calls.keys.index("completed"), 0, _SAMPLE - 1)
-        async with calls.client.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hmget(calls.keys.job(job_id), "service_required", "started_at", "finished_at")
-            return await pipe.execute()
-
-    took_s = [
-        (float(finished) - float(started)) / 1e6
-        for service, started, finished in await calls.repeated(read)
-        if service == job.service_required and started and finished
-    ]
-    slots = sum(one.slots for one in able)
-    if position is None or not slots:
+    """Jobs that come before it, times how long such jobs ran lately, over the slots that there are."""
+    recent = await mean_run_s(calls, job.service_required)
+    if position is None or recent is None:
         return None, None
-    if any(one.busy < one.slots and one.penalty_ms == 0 for one in able) and position <= slots:
-        return 0.0, "a free slot"
-    if not took_s:
-        return None, None
-    mean_s = sum(took_s) / len(took_s)
-    return round(
-        position * mean_s / slots, 1
-    ), f"{len(took_s)} recent {job.service_required} jobs took {mean_s:.1f} s each"
+    mean_s, count = recent
+    basis = f"{_count(count, f'recent {job.service_required} job')} took {mean_s:.1f} s {'each' if count > 1 else ''}"
+    return round((position - free) * mean_s / slots, 1), f"{basis.strip()}, on {_count(slots, 'slot')}"
