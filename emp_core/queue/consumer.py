@@ -358,11 +358,8 @@ class Consumer:
             inbox: a client of its own: a blocking read holds its connection.
         """
         key = self.keys.worker(self.worker_id, "inbox")
-        first = await inbox.blpop(key, block_s)
-        if first is None:
-            return []
-        more = await inbox.lpop(key, 100)
-        return [first[1], *(more or ())]
+        reply = await inbox.blmpop(block_s, 1, key, direction="LEFT", count=100)
+        return list(reply[1]) if reply else []
 
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:

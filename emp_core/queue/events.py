@@ -10,7 +10,7 @@ from attrs import field, frozen
 from emp_core.jobs.codec import from_us
 from emp_core.jobs.states import JobState
 
-__all__ = ["JobEvent", "decode_event", "decode_event_fields"]
+__all__ = ["JobEvent", "decode_event", "decode_event_fields", "submitted_event"]
 
 
 @frozen
@@ -56,3 +56,14 @@ def decode_event_fields(data: dict[str, Any]) -> JobEvent:
     at = from_us(data.pop("at"))
     assert at is not None  # noqa: S101 - every script writes it
     return JobEvent(data.pop("event"), data.pop("job"), at, JobState(status) if status else None, data)
+
+
+def submitted_event(job_id: str, created_at: str, start_at: str | None) -> str:
+    """The first event of every job, as it stands in the stream. The job's own list leaves it out: the hash tells it.
+
+    Args:
+        created_at, start_at: from the hash, in microseconds since 1970.
+    """
+    later = start_at is not None and float(start_at) > float(created_at)
+    status = JobState.SCHEDULED if later else JobState.PENDING
+    return f'{{"event":"submitted","job":"{job_id}","at":{created_at},"status":"{status.value}"}}'

@@ -21,6 +21,7 @@ FIXED_KEYS = {
     "waiting": "customers:waiting",
     "workers": "workers",
     "idle": "workers:idle",
+    "woken": "workers:woken",
     "keeper": "keeper",
 }
 """What the scripts call a key → its name."""

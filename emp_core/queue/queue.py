@@ -19,7 +19,7 @@ from emp_core.queue.attempts import AttemptRecord, attempts_of
 from emp_core.queue.calls import Calls
 from emp_core.queue.connection import Limits, connect, wait_for_redis
 from emp_core.queue.embedded import running
-from emp_core.queue.events import JobEvent, decode_event
+from emp_core.queue.events import JobEvent, decode_event, submitted_event
 from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
@@ -131,15 +131,20 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        fields: dict[str, str] = await self._calls.repeated(lambda: self._calls.client.hgetall(self.keys.job(job_id)))
+
+        async def read() -> Any:
+            async with self._calls.client.pipeline(transaction=False) as pipe:
+                pipe.hgetall(self.keys.job(job_id))
+                if payload:
+                    pipe.get(self.keys.payload(job_id))
+                return await pipe.execute()
+
+        fields, *texts = await self._calls.repeated(read)
         if "status" not in fields:
             raise JobNotFound(
                 f"there is no job {job_id}", hint="it never was, or it was kept for as long as it should be"
             )
-        text = (
-            await self._calls.repeated(lambda: self._calls.client.get(self.keys.payload(job_id))) if payload else None
-        )
-        return decode_job(job_id, fields, text, max_attempts=self.settings.max_attempts)
+        return decode_job(job_id, fields, *texts, max_attempts=self.settings.max_attempts)
 
     async def jobs(
         self, states: Sequence[JobState] = tuple(JobState), *, limit: int = 100, service: str | None = None
@@ -251,12 +256,16 @@ class JobQueue:
         return [decode_event(text) for text in await self._kept_events(job_id)]
 
     async def _kept_events(self, job_id: str) -> list[str]:
-        kept: list[str] = await self._calls.repeated(
-            lambda: self._calls.client.lrange(self.keys.job_events(job_id), 0, -1)
-        )
-        if not kept:
+        async def read() -> Any:
+            async with self._calls.client.pipeline(transaction=False) as pipe:
+                pipe.hmget(self.keys.job(job_id), "created_at", "start_at")
+                pipe.lrange(self.keys.job_events(job_id), 0, -1)
+                return await pipe.execute()
+
+        (created_at, start_at), kept = await self._calls.repeated(read)
+        if created_at is None:
             raise JobNotFound(f"there is no job {job_id}")
-        return kept
+        return [submitted_event(job_id, created_at, start_at), *kept]
 
     # -- changing ------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 does for one command takes a task of its own (3.11). Measured: 24 arguments in 12 µs instead of 60, and 25 µs less for each command.
 """
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +24,7 @@ class QuickSending(AbstractConnection):
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Send what `pack_command` made. What the socket takes at once needs no waiting for."""
-        writer: asyncio.StreamWriter | None = self._writer
+        writer = self._writer
         if writer is None or not isinstance(command, list) or writer.transport.is_closing():
             await super().send_packed_command(command, check_health)
             return

@@ -206,8 +206,8 @@ def _parked(found: Snapshot, customer: str) -> Iterator[str]:
             yield f"has a turn in {lane} and no line"
 
 
-def _idle(found: Snapshot) -> Iterator[str]:
-    for worker in found.scores("workers:idle"):
+def _of_workers(found: Snapshot, which: str) -> Iterator[str]:
+    for worker in found.scores(f"workers:{which}"):
         if worker not in found.scores("workers"):
             yield f"names {worker}, which is no worker"
 
@@ -239,7 +239,7 @@ OWNERS: tuple[tuple[str, Callable[..., Iterator[str]]], ...] = (
     (r"customers:waiting", _customers_waiting),
     (r"(?s:parked:(.*))", _parked),
     (r"workers", _capped),
-    (r"workers:idle", _idle),
+    (r"workers:(idle|woken)", _of_workers),
     (r"(?s:worker:.*:(?:heartbeat|capabilities|lanes|claim|inbox))", _expires),
     (r"keeper", _expires),
 )

@@ -5,10 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from emp_core.worker.leases import Held
 
 __all__ = ["Slots"]
+
+_RUN_AT_ONCE = 32
 
 
 class Slots:
@@ -52,7 +55,13 @@ class Slots:
     async def _task(self, group: TaskGroup) -> None:
         while True:
             self._waking = False
+            ran = 0
             while self._ready:
+                ran += 1
+                if ran % _RUN_AT_ONCE == 0:
+                    # Jobs that never wait would keep the next claim from being sent until all of them have run.
+                    await checkpoint()
+                    continue
                 held = self._ready.popleft()
                 if self._ready and not self._waking:
                     self._wake_one(group)

@@ -59,6 +59,24 @@ def test_one_machine_without_any_set_up(tmp_path: Path):
     assert json.loads(left.stdout)["data"]["running"] is False
 
 
+def test_an_embedded_redis_stays_as_long_as_a_worker_uses_it(tmp_path: Path):
+    environ = environ_of(tmp_path)
+    with running("up", "echo", "--json", environ=environ) as up:
+        ready(up)
+        with running("worker", "echo", "--json", environ={**environ, "WORKER_ID": "second"}) as worker:
+            ready(worker)
+            up.kill()
+            up.communicate(timeout=20)
+            command = [*COMMAND, "submit", "echo", "--wait", "--json"]
+            job = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=True)
+            assert json.loads(job.stdout)["data"]["worker_id"].startswith("second@")
+            worker.terminate()
+            worker.communicate(timeout=20)
+            assert worker.returncode == 0
+    left = subprocess.run([*COMMAND, "redis", "--json"], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(left.stdout)["data"]["running"] is False
+
+
 def test_the_first_signal_lets_jobs_end_and_the_second_gives_them_back(hub: Hub, on_hub: Emp, tmp_path: Path):
     own = {"HUB_REDIS_URL": hub.url, "EMP_NAMESPACE": hub.namespace.replace("test-cli", "test-cli-drained")}
     with running("worker", "echo", "--json", environ=environ_of(tmp_path, **own)) as worker:

@@ -148,6 +148,21 @@ async def test_a_worker_takes_no_more_than_its_share_while_others_are_idle(queue
     assert len(await hand.ids(10)) == 3
 
 
+async def test_a_burst_is_shared_by_the_workers_that_it_woke(queue: JobQueue, hands: Hands):
+    await open_echo(queue, hands)
+    workers = await idle(hands, 0.0, 0.0, 0.0, 0.0)
+    await queue.submit_many(JobSpec("echo") for _ in range(8))
+    assert await woken(workers) == [0, 1, 2, 3]
+    now = int((await queue.client.time())[0]) * 1_000_000 + 60_000_000
+    await queue.client.zadd(queue.keys.fixed("woken"), {name: now for name in await names_woken(queue)})
+    assert [len(await worker.ids(10)) for worker in workers] == [2, 2, 2, 2]
+
+
+async def names_woken(queue: JobQueue) -> list[str]:
+    names: list[str] = await queue.client.zrange(queue.keys.fixed("woken"), 0, -1)
+    return names
+
+
 async def test_a_job_that_comes_back_wakes_a_worker(queue: JobQueue, hands: Hands):
     await put(queue, "a")
     holder = await hands()

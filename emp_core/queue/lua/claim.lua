@@ -11,7 +11,11 @@
 local COLD_SHARE = 0.3
 local COLD_MAX_US = 30000000
 local COLD_REFUSALS = 4
-local SMALL = 48
+-- A worker that serves no more lanes than this looks each of them up, once the first lanes are none of them.
+local FEW_SERVED = 128
+
+-- How long a worker that was woken takes to come, at most.
+local WOKEN_US = 50000
 
 -- One call moves this many jobs at most: Redis does nothing else meanwhile.
 local MOST = 1000
@@ -69,6 +73,10 @@ local others = redis.call('ZCARD', idle_key)
 if others > 0 and redis.call('ZSCORE', idle_key, worker) then
   others = others - 1
 end
+-- Those that were woken a moment ago and have not come yet are as good as idle.
+redis.call('ZREMRANGEBYSCORE', woken_key, '-inf', us(now - WOKEN_US))
+redis.call('ZREM', woken_key, worker)
+others = others + redis.call('ZCARD', woken_key)
 local limit = math.min(slots, MOST, math.max(1, math.ceil(waiting_jobs / (others + 1))))
 
 local function listed(list)
@@ -91,8 +99,7 @@ end
 local served = mine .. ':lanes'
 local lanes_found, window_from, window, seen_turn = {}, 0, 16, nil
 local all_seen = false
-local least_penalty_us = 0
-local by_intersection = redis.call('ZCARD', served) <= SMALL or redis.call('ZCARD', heads_key) <= SMALL
+local least_penalty_us = tonumber(redis.call('ZRANGE', served, 0, 0, 'WITHSCORES')[2] or 0) * 1000
 
 local function add_lane(lane, turn, penalty_us)
   local group = group_of[string.match(lane, '^[^@]+')]
@@ -101,18 +108,28 @@ local function add_lane(lane, turn, penalty_us)
   end
 end
 
-local function look_further()
+-- Names and scores of a reply, apart.
+local function apart(scored)
+  local names = {}
+  for i = 1, #scored, 2 do
+    names[#names + 1] = scored[i]
+  end
+  return names
+end
+
+local first_lanes = {}
+
+-- The next lanes by turn: enough for a worker that serves the lanes at the head.
+local function look_at_window()
   local heads = redis.call('ZRANGE', heads_key, window_from, window_from + window - 1, 'WITHSCORES')
   if #heads == 0 then
     all_seen = true
     return
   end
-  local names = {}
-  for i = 1, #heads, 2 do
-    names[#names + 1] = heads[i]
-  end
+  local names = apart(heads)
   local penalties = redis.call('ZMSCORE', served, unpack(names))
   for i, lane in ipairs(names) do
+    first_lanes[lane] = true
     if penalties[i] then
       add_lane(lane, tonumber(heads[2 * i]), penalties[i] * 1000)
     end
@@ -122,16 +139,25 @@ local function look_further()
   window = math.min(window * 2, 1024)
 end
 
-if by_intersection then
+-- All other lanes that this worker serves, at once.
+local function look_at_served()
   all_seen = true
-  local both = redis.call('ZINTER', 2, heads_key, served, 'WEIGHTS', 1, 1000, 'WITHSCORES')
-  for i = 1, #both, 2 do
-    local penalty_us = redis.call('ZSCORE', served, both[i]) * 1000
-    add_lane(both[i], both[i + 1] - penalty_us, penalty_us)
+  local penalties = redis.call('ZRANGE', served, 0, -1, 'WITHSCORES')
+  local names = apart(penalties)
+  local turns = #names > 0 and redis.call('ZMSCORE', heads_key, unpack(names)) or {}
+  for i, lane in ipairs(names) do
+    if turns[i] and not first_lanes[lane] then
+      add_lane(lane, tonumber(turns[i]), penalties[2 * i] * 1000)
+    end
   end
-else
-  local least = redis.call('ZRANGE', served, 0, 0, 'WITHSCORES')
-  least_penalty_us = tonumber(least[2] or 0) * 1000
+end
+
+local function look_further()
+  if window_from > 0 and redis.call('ZCARD', served) <= FEW_SERVED then
+    look_at_served()
+  else
+    look_at_window()
+  end
 end
 
 -- The best lane, and the rank at which another one would be better.

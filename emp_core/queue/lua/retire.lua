@@ -1,5 +1,5 @@
 --- Takes a worker that ends out of every index. Its jobs must be finished or released before.
---- keys: workers idle keeper
+--- keys: workers idle keeper woken
 --- argv: prefix worker session
 --- returns: 1 done, 0 the worker is not registered under this session
 
@@ -13,6 +13,7 @@ end
 redis.call('DEL', mine .. ':heartbeat', mine .. ':capabilities', mine .. ':lanes', mine .. ':claim', mine .. ':inbox')
 redis.call('ZREM', workers_key, worker)
 redis.call('ZREM', idle_key, worker)
+redis.call('ZREM', woken_key, worker)
 if redis.call('GET', keeper_key) == worker then
   redis.call('DEL', keeper_key)
 end

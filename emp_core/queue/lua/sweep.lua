@@ -107,6 +107,7 @@ for _, name in ipairs(dead) do
   redis.call('DEL', its .. ':heartbeat', its .. ':capabilities', its .. ':lanes', its .. ':claim', its .. ':inbox')
   redis.call('ZREM', workers_key, name)
   redis.call('ZREM', idle_key, name)
+  redis.call('ZREM', woken_key, name)
 end
 
 local trimmed = 0

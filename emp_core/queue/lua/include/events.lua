@@ -8,18 +8,23 @@ local STREAM_CHUNK = 16
 local emitted = {}
 
 -- fragment: JSON members to go into the entry, without braces, beginning with a comma; or ''.
+local function entry_of(id, name, at, fragment)
+  local entry = '{"event":"' .. name .. '","job":"' .. id .. '","at":' .. us(at) .. fragment .. '}'
+  emitted[#emitted + 1] = entry
+  redis.call('PUBLISH', prefix .. 'job:status:update', id)
+  return entry
+end
+
 -- watched: whether somebody follows this job; only then there is anybody to publish the entry to.
 local function emit(id, name, at, fragment, watched)
-  local entry = '{"event":"' .. name .. '","job":"' .. id .. '","at":' .. us(at) .. fragment .. '}'
+  local entry = entry_of(id, name, at, fragment)
   local list = prefix .. 'jobs:' .. id .. ':events'
   if redis.call('RPUSH', list, entry) > JOB_EVENTS_MAX then
     redis.call('LTRIM', list, -JOB_EVENTS_MAX, -1)
   end
-  emitted[#emitted + 1] = entry
   if watched then
     redis.call('PUBLISH', prefix .. 'events:' .. id, entry)
   end
-  redis.call('PUBLISH', prefix .. 'job:status:update', id)
 end
 
 -- Every script that emits ends with this. A stream entry holds several events: a call per event would cost more than

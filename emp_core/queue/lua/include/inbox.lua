@@ -1,5 +1,5 @@
 --- Messages to workers, and waking the one that can start a job soonest.
---- keys: workers idle keeper
+--- keys: workers idle keeper woken
 --- argv: prefix
 
 local INBOX_TTL_MS = 60000
@@ -33,6 +33,7 @@ local function wake_this(worker, now)
   if not alive(worker, now) then
     return false
   end
+  redis.call('ZADD', woken_key, us(now), worker)
   tell(worker, 'wake')
   return true
 end
