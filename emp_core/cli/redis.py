@@ -121,7 +121,7 @@ def _text(settings: Settings, server: EmbeddedRedis | None) -> str:
             f"Process    {server.pid} ({server.binary})",
             f"Folder     {server.folder}",
             f"Log        {server.log}",
-            f"Ends       {'when it is stopped' if server.stays else 'with the last command that uses it'}",
+            f"Ends       {'when it is stopped' if server.stays else 'with the last `emp up` or `emp worker` that uses it'}",
             'Look in    redis-cli -u "$(emp redis url)"',
         )
     )

@@ -28,7 +28,8 @@ def up(types: tuple[str, ...], show_password: bool, as_json: bool) -> int:
     """Run everything on this machine: Redis and the workers for WORKERS.
 
     Redis is the one that HUB_REDIS_URL names, or else an embedded one in the data folder, on 127.0.0.1 only; it ends with
-    the last command that uses it, and its data stay. Commands in other terminals of the same user find it by themselves.
+    the last `emp up` or `emp worker` that uses it, and its data stay. Commands in other terminals of the same user find it
+    by themselves.
 
     Ctrl-C or SIGTERM drains: jobs that run may end (EMP_GRACE_S), the rest goes back to the queue. A second one stops
     them at once. With --json, one document tells when all is ready.
