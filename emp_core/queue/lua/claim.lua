@@ -22,7 +22,8 @@ local MOST = 1000
 
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
-if redis.call('GET', mine .. ':heartbeat') ~= session then
+local alive_as, lanes_seen = unpack(redis.call('MGET', mine .. ':heartbeat', lanes_version_key))
+if alive_as ~= session then
   return cjson.encode({ 0, '0', -1, 0, {} })
 end
 
@@ -40,7 +41,7 @@ local function reply(come_back_us, left)
       given[i][3] = payload or 'null'
     end
   end
-  return cjson.encode({ 1, redis.call('GET', lanes_version_key) or '0', come_back_us, left, given })
+  return cjson.encode({ 1, lanes_seen or '0', come_back_us, left, given })
 end
 
 -- A repeated call: its reply was lost.
@@ -69,14 +70,17 @@ end
 
 -- What this worker may take at most, so that the idle ones get their share.
 local waiting_jobs = redis.call('ZCARD', pending_key)
-local others = redis.call('ZCARD', idle_key)
-if others > 0 and redis.call('ZSCORE', idle_key, worker) then
-  others = others - 1
+local idle_others = redis.call('ZCARD', idle_key)
+if idle_others > 0 and redis.call('ZSCORE', idle_key, worker) then
+  idle_others = idle_others - 1
 end
 -- Those that were woken a moment ago and have not come yet are as good as idle.
-redis.call('ZREMRANGEBYSCORE', woken_key, '-inf', us(now - WOKEN_US))
-redis.call('ZREM', woken_key, worker)
-others = others + redis.call('ZCARD', woken_key)
+local others = idle_others
+if redis.call('ZCARD', woken_key) > 0 then
+  redis.call('ZREMRANGEBYSCORE', woken_key, '-inf', us(now - WOKEN_US))
+  redis.call('ZREM', woken_key, worker)
+  others = others + redis.call('ZCARD', woken_key)
+end
 local limit = math.min(slots, MOST, math.max(1, math.ceil(waiting_jobs / (others + 1))))
 
 local function listed(list)
@@ -99,7 +103,13 @@ end
 local served = mine .. ':lanes'
 local lanes_found, window_from, window, seen_turn = {}, 0, 16, nil
 local all_seen = false
-local least_penalty_us = tonumber(redis.call('ZRANGE', served, 0, 0, 'WITHSCORES')[2] or 0) * 1000
+local least_penalty_us
+
+-- No lane that was not looked at yet can have a better rank than this.
+local function least_rank_unseen()
+  least_penalty_us = least_penalty_us or tonumber(redis.call('ZRANGE', served, 0, 0, 'WITHSCORES')[2] or 0) * 1000
+  return seen_turn + least_penalty_us
+end
 
 local function add_lane(lane, turn, penalty_us)
   local group = group_of[string.match(lane, '^[^@]+')]
@@ -122,8 +132,8 @@ local first_lanes = {}
 -- The next lanes by turn: enough for a worker that serves the lanes at the head.
 local function look_at_window()
   local heads = redis.call('ZRANGE', heads_key, window_from, window_from + window - 1, 'WITHSCORES')
+  all_seen = #heads < 2 * window
   if #heads == 0 then
-    all_seen = true
     return
   end
   local names = apart(heads)
@@ -173,18 +183,18 @@ local function best_lane()
         end
       end
     end
-    local bound = seen_turn and (seen_turn + least_penalty_us)
-    if all_seen or (best and bound and best.rank <= bound) then
-      if not all_seen and (not second or second > bound) then
-        second = bound
-      end
+    if all_seen then
       return best, second
+    end
+    local bound = best and seen_turn and least_rank_unseen()
+    if bound and best.rank <= bound then
+      return best, (second and second < bound) and second or bound
     end
     look_further()
   end
 end
 
-local taken, taken_count = {}, 0
+local taken, taken_count, ghosts = {}, 0, 0
 local claims_by_customer = {}
 local touched = {}
 local cold_taken, refusals, come_back_us = false, 0, -1
@@ -227,7 +237,7 @@ local function begin(id, customer)
   end
   if f.status ~= 'pending' then
     -- A ghost: the job was deleted, or an aborted script left it in the line.
-    redis.call('ZREM', pending_key, id)
+    ghosts = ghosts + redis.call('ZREM', pending_key, id)
     return
   end
   local attempt = string.format('%d', (tonumber(f.attempt) or 0) + 1)
@@ -309,14 +319,15 @@ local function take_from(found, second, most)
   if found.penalty_us > 0 or not alone then
     room = 1
   end
-  local first = redis.call('ZRANGE', line, 0, room - 1, 'WITHSCORES')
+  -- One more than can be taken: who comes next decides the customer's next turn.
+  local first = redis.call('ZRANGE', line, 0, room, 'WITHSCORES')
   if first[1] and left_to_a_warmer_one(found, first[1]) then
     found.shut = true
     refusals = refusals + 1
     return
   end
   local count = 0
-  for i = 2, #first, 2 do
+  for i = 2, math.min(#first, 2 * room), 2 do
     if count == 0 or not second or first[i] + found.penalty_us <= second then
       count = count + 1
     else
@@ -333,7 +344,7 @@ local function take_from(found, second, most)
     cold_taken = true
     found.shut = true
   end
-  local following = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
+  local following = { first[2 * math.max(count, 1) + 1], first[2 * math.max(count, 1) + 2] }
   if not following[1] then
     drop_turn(lane, customer)
   elseif alone then
@@ -346,7 +357,9 @@ local function take_from(found, second, most)
     local head_start = math.max(0, came - following[2])
     redis.call('ZADD', turns_of(lane), us(now + taken_count - head_start), customer)
   end
-  rank_again(found)
+  if taken_count < limit then
+    rank_again(found)
+  end
 end
 
 while taken_count < limit and refusals < COLD_REFUSALS do
@@ -382,17 +395,20 @@ for service, group in pairs(group_of) do
     with_free_slots[#with_free_slots + 1] = service
   end
 end
-redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(taken, ' '),
+local made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(taken, ' '),
   'free', ' ' .. table.concat(with_free_slots, ' ') .. ' ', 'allow', allow, 'deny', deny)
-redis.call('PEXPIRE', mine .. ':claim', 60000)
+if made > 0 then
+  -- From then on every heartbeat keeps it.
+  redis.call('PEXPIRE', mine .. ':claim', 60000)
+end
 
-local left = redis.call('ZCARD', pending_key)
+local left = waiting_jobs - taken_count - ghosts
 if taken_count < slots then
   redis.call('ZADD', idle_key, 'NX', us(now), worker)
 else
   redis.call('ZREM', idle_key, worker)
 end
-if taken_count == limit and left > 0 then
+if taken_count == limit and left > 0 and idle_others > 0 then
   -- What this worker leaves is for others: wake two, who will wake two each.
   local next_lane = redis.call('ZRANGE', heads_key, 0, 0)[1]
   if next_lane and wake(next_lane, now) then
