@@ -1,8 +1,7 @@
 """`JobQueue`: what programs that submit jobs and look after them see of the queue."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,19 +16,20 @@ from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.attempts import AttemptRecord, attempts_of
 from emp_core.queue.calls import Calls
+from emp_core.queue.changing import Changer
 from emp_core.queue.connection import Limits, connect, wait_for_redis
 from emp_core.queue.embedded import running
 from emp_core.queue.events import JobEvent, decode_event, submitted_event
 from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
+from emp_core.queue.listing import listed
 from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
 from emp_core.queue.workers import WorkerView, read_workers
 
 __all__ = ["JobQueue", "find_redis"]
 
-_PAGE = 100
 _REREAD_S = 5.0
 
 
@@ -93,6 +93,10 @@ class JobQueue:
             raise QueueError("the queue is not open", hint="use it as: async with JobQueue.connect(url) as queue")
         return self._open
 
+    @property
+    def _changer(self) -> Changer:
+        return Changer(self._calls, self.settings)
+
     # -- submitting ----------------------------------------------------------------------------------------------
 
     async def submit(self, spec: JobSpec, *, strict: bool = False) -> Job:
@@ -152,32 +156,14 @@ class JobQueue:
         """Jobs by state, the newest first within each, without their payloads."""
         found: list[Job] = []
         for state in states:
-            start = 0
-            while len(found) < limit:
-                ids = await self._calls.repeated(
-                    partial(self._calls.client.zrevrange, self.keys.index(state), start, start + _PAGE - 1)
-                )
-                found += [job for job in await self._jobs(ids) if service in (None, job.service_required)]
-                start += _PAGE
-                if len(ids) < _PAGE:
-                    break
-        return found[:limit]
+            async for job in self._listed(state, service):
+                if len(found) >= limit:
+                    return found
+                found.append(job)
+        return found
 
-    async def _jobs(self, ids: Sequence[str]) -> list[Job]:
-        async def read() -> Any:
-            async with self._calls.client.pipeline(transaction=False) as pipe:
-                for job_id in ids:
-                    pipe.hgetall(self.keys.job(job_id))
-                return await pipe.execute()
-
-        hashes = await self._calls.repeated(read) if ids else []
-        most = self.settings.max_attempts
-        # A hash may have expired before its index was trimmed.
-        return [
-            decode_job(i, fields, max_attempts=most)
-            for i, fields in zip(ids, hashes, strict=True)
-            if "status" in fields
-        ]
+    def _listed(self, state: JobState, service: str | None) -> AsyncGenerator[Job, None]:
+        return listed(self._calls, state, service, max_attempts=self.settings.max_attempts)
 
     async def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -278,27 +264,17 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it is completed or failed.
         """
-        code, status = await self._calls.run(
-            "cancel", {"events_max": self.settings.events_max, "id": job_id, "reason": reason}
-        )
-        if int(code) == -1:
-            raise JobNotFound(f"there is no job {job_id}")
-        if int(code) == 0 and status != JobState.CANCELLED:
-            raise IllegalTransition(f"job {job_id} is {status} already", details={"status": status})
+        await self._changer.cancel(job_id, reason)
         return await self.get(job_id)
 
     async def retry(self, job_id: str) -> Job:
-        """Give a failed or cancelled job a new run, with its attempts counted from zero.
+        """Give a failed or cancelled job a new run, with its attempts counted from zero and no worker avoided.
 
         Raises:
             JobNotFound: there is no such job, or its payload was forgotten.
             IllegalTransition: it is in another state.
         """
-        code, status = await self._calls.run("retry", {"events_max": self.settings.events_max, "id": job_id})
-        if int(code) == -1 or int(code) == -2:
-            raise JobNotFound(f"there is no job {job_id} any more")
-        if int(code) == 0 and status not in (JobState.PENDING, JobState.ACTIVE):
-            raise IllegalTransition(f"job {job_id} is {status}: only failed and cancelled jobs are retried")
+        await self._changer.retry(await self.get(job_id, payload=False))
         return await self.get(job_id)
 
     async def set_priority(self, job_id: str, priority: int) -> Job:
@@ -312,19 +288,7 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it does not wait any more.
         """
-        if not 0 <= priority <= 100:
-            raise ConfigError(f"a priority is a whole number from 0 to 100, not {priority}")
-        arguments = {
-            "events_max": self.settings.events_max,
-            "step_us": round(self.settings.priority_step_s * 1e6),
-            "id": job_id,
-            "priority": priority,
-        }
-        code, status = await self._calls.run("reprioritize", arguments)
-        if int(code) == -1:
-            raise JobNotFound(f"there is no job {job_id}")
-        if int(code) == 0:
-            raise IllegalTransition(f"job {job_id} is {status}: only jobs that wait have a place to change")
+        await self._changer.set_priority(job_id, priority)
         return await self.get(job_id)
 
     async def retry_failed(
@@ -340,15 +304,21 @@ class JobQueue:
         Args:
             code: the error's code.
             label: a label's name and value.
+            limit: at most so many.
         """
-        failed = await self.jobs([JobState.FAILED], limit=limit, service=service)
-        fitting = [
-            job
-            for job in failed
-            if code in (None, job.error.code if job.error else "")
-            and (label is None or job.labels.get(label[0]) == label[1])
-        ]
-        return [await self.retry(job.id) for job in fitting]
+        fitting: dict[str, None] = {}
+        async for job in self._listed(JobState.FAILED, service):
+            if len(fitting) >= limit:
+                break
+            fits_label = label is None or job.labels.get(label[0]) == label[1]
+            if fits_label and code in (None, job.error.code if job.error else ""):
+                fitting[job.id] = None
+        retried: list[Job] = []
+        for job_id in fitting:
+            # One that is gone meanwhile, or that somebody else retried, is nobody's mistake.
+            with suppress(JobNotFound, IllegalTransition):
+                retried.append(await self.retry(job_id))
+        return retried
 
     # -- looking back --------------------------------------------------------------------------------------------
 

@@ -36,6 +36,10 @@ class ModelJob:
     def is_final(self) -> bool:
         return self.status in ("completed", "failed", "cancelled")
 
+    @property
+    def head_start(self) -> int:
+        return max(0, self.came - self.arrival)
+
 
 @define
 class QueueModel:
@@ -97,7 +101,7 @@ class QueueModel:
             elif alone:
                 self.turns[place] = rest[0].arrival
             else:
-                self.turns[place] = now + taken - max(0, rest[0].came - rest[0].arrival)
+                self.turns[place] = now + taken - rest[0].head_start
         return ids
 
     def finish(self, job: ModelJob, token: str, decision: str, *, delayed: bool, lane: str | None) -> tuple[int, str]:
@@ -144,8 +148,9 @@ class QueueModel:
                 else:
                     job.status = "failed"
 
-    def revive(self, job: ModelJob) -> None:
+    def revive(self, job: ModelJob, lane: str) -> None:
         """A failed or cancelled job was given a new run."""
+        job.lane = lane
         job.attempt = job.crashes = 0
         job.token, job.cancel, job.has_deadline, job.late, job.lease_ended = "", False, False, False, False
         job.revived += 1
@@ -153,13 +158,17 @@ class QueueModel:
 
     def prioritize(self, job: ModelJob, arrival: int) -> None:
         """Its priority, and so its arrival, was changed."""
-        waits = job.status == "pending"
-        if waits:
-            self._leave(job, "moving")
+        place = (job.lane, job.customer)
+        queue = self.parked if place in self.parked else self.turns
+        if job.status != "pending" or arrival == job.arrival:
+            job.arrival = arrival
+            return
+        first = self.line(place)[0]
+        later = queue[place] - first.arrival
+        joined = queue[place] + first.head_start
         job.arrival = arrival
-        if waits:
-            job.status = "pending"
-            self._enter(job)
+        best = self.line(place)[0]
+        queue[place] = max(best.arrival, joined - best.head_start) if later > 0 else best.arrival
 
     # -- how -----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ LANES: dict[str, JobSpec] = {
 }
 AWAY = {lane: evolve(spec.requirement, avoid=("first",)) for lane, spec in LANES.items()}
 """Where a job goes that is to be retried elsewhere."""
+BACK = {away.lane: lane for lane, away in AWAY.items()}
 SERVED = {"first": [*LANES, *(one.lane for one in AWAY.values())], "second": ["one", AWAY["two"].lane]}
 HOUR = timedelta(hours=1)
 SECOND_US = 1_000_000
@@ -239,7 +240,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.script = "retry"
         job = data.draw(st.sampled_from(self.model.in_state("failed", "cancelled")))
         self.call(self.queue.retry, job.id)
-        self.model.revive(job)
+        self.model.revive(job, BACK.get(job.lane, job.lane))
 
     @precondition(lambda self: self.model.in_state("pending", "scheduled"))
     @rule(data=st.data(), priority=st.sampled_from([0, 50, 99]))

@@ -16,8 +16,10 @@ end
 local function audit_waiting(id, facts)
   local listed = redis.call('ZSCORE', pending_key, id)
   local lined = redis.call('ZSCORE', line_of(facts.lane, facts.customer), id)
-  local headed = redis.call('ZSCORE', heads_key, facts.lane)
-  if not (listed and lined and (headed or redis.call('HEXISTS', prefix .. 'parked:' .. facts.customer, facts.lane) == 1)) then
+  local turned = redis.call('ZSCORE', turns_of(facts.lane), facts.customer) and redis.call('ZSCORE', heads_key, facts.lane)
+  local known = redis.call('HEXISTS', lanes_key, facts.lane) == 1
+  local parked = redis.call('HEXISTS', prefix .. 'parked:' .. facts.customer, facts.lane) == 1
+  if not (listed and lined and known and (turned or parked)) then
     open_lane(facts.lane, facts.requirement, now)
     enter_line(id, facts.lane, facts.customer, facts.arrival)
     note(id, facts, 'pending without a place')
@@ -27,6 +29,9 @@ end
 for i = rest, #ARGV do
   local id = ARGV[i]
   local facts = facts_of(id)
+  if facts and facts.status ~= 'pending' and redis.call('ZREM', pending_key, id) == 1 then
+    note(id, facts, facts.status .. ' and counted as waiting')
+  end
   if facts and facts.status == 'pending' then
     audit_waiting(id, facts)
   elseif facts and facts.status == 'active' and not redis.call('ZSCORE', active_key, id) then

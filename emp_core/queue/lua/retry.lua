@@ -1,7 +1,7 @@
 --- Gives a failed or cancelled job a new run: its attempts are counted from zero again.
 --- transitions: failed>pending cancelled>pending
 --- include: clock events inbox lines leave_active facts
---- argv: prefix events_max id
+--- argv: prefix events_max id lane requirement
 --- returns: {code, status}
 --- codes: 1 waiting again, 0 the job is in another state, -1 no such job, -2 its payload is gone
 
@@ -21,6 +21,11 @@ redis.call('ZREM', facts.status == 'failed' and failed_key or cancelled_key, id)
 redis.call('HDEL', job, 'attempt', 'crashes', 'error', 'result', 'usage', 'token', 'worker_id', 'machine_id', 'progress',
   'message', 'cancel_requested', 'started_at', 'finished_at', 'service_job_id', 'deadline_at')
 facts.deadline = 0
+if lane ~= '' then
+  -- Back to the lane of what was asked, where no worker is avoided.
+  redis.call('HSET', job, 'lane', lane, 'requirement', requirement)
+  facts.lane, facts.requirement = lane, requirement
+end
 local status = put_back(id, facts, 0, now)
 emit(id, 'revived', now, ',"status":"' .. status .. '"', facts.watched)
 write_lines(now)
