@@ -15,6 +15,7 @@ from emp_core.errors import (
     OutOfMemory,
     QuotaExhausted,
     ServiceBusy,
+    StorageUnavailable,
     UnsafeName,
 )
 from emp_core.jobs.model import JobError
@@ -24,7 +25,7 @@ __all__ = ["Backoff", "job_error", "outcome_of"]
 
 _PERMANENT = (InvalidJob, InputError, UnsafeName, DeadlineExceeded)
 _ELSEWHERE = (MissingModel, MissingNode, NotHere)
-_PAUSES_SERVICE = (AuthenticationFailed, QuotaExhausted)
+_PAUSES_SERVICE = (AuthenticationFailed, QuotaExhausted, StorageUnavailable)
 
 
 @frozen

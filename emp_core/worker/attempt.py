@@ -11,7 +11,15 @@ from attrs import Factory, evolve, field, frozen
 
 from emp_core.connectors.base import Connector
 from emp_core.connectors.context import JobContext, Preview
-from emp_core.errors import AttemptTimeout, ConnectorError, DeadlineExceeded, EmpError, NotHere
+from emp_core.errors import (
+    AttemptTimeout,
+    ConnectorError,
+    DeadlineExceeded,
+    EmpError,
+    NotHere,
+    StorageError,
+    StorageUnavailable,
+)
 from emp_core.jobs.codec import dumps, encode_error, encode_result
 from emp_core.jobs.model import Artifact, Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
@@ -105,6 +113,9 @@ class Attempts:
         if held.stopped:
             return _outcome_of_stop(held.stopped)
         failure = failure or _out_of_time(job, limit_s)
+        if isinstance(failure, StorageUnavailable) and await self._store_works():
+            # Not this worker's trouble but this job's: its attempts count.
+            failure = StorageError(failure.message, hint=failure.hint, details=failure.details)
         on_end(failure)
         return self._outcome_of_failure(job, failure)
 
@@ -121,6 +132,14 @@ class Attempts:
         )
         result = await connector.process_job(job, context)
         return await self._fit(job, result)
+
+    async def _store_works(self) -> bool:
+        try:
+            await self.store.check()
+        except StorageError as error:
+            log.warning("artifacts cannot be stored here", error=error.message, hint=error.hint)
+            return False
+        return True
 
     def _report(self, held: Held, percent: float, message: str | None, preview: Preview | None) -> None:
         del preview  # pictures of work in progress are for those who embed the worker; the queue carries texts

@@ -8,7 +8,15 @@ from anyio.abc import TaskGroup
 
 from emp_core.connectors.base import Connector, Health, ServiceInfo
 from emp_core.connectors.breaker import Breaker, BreakerPolicy, BreakerState, Permit
-from emp_core.errors import AuthenticationFailed, EmpError, QuotaExhausted, ServiceBroken, ServiceUnavailable
+from emp_core.errors import (
+    AuthenticationFailed,
+    EmpError,
+    QuotaExhausted,
+    ServiceBroken,
+    ServiceUnavailable,
+    StorageError,
+    StorageUnavailable,
+)
 from emp_core.jobs.matching import ServiceOffer
 from emp_core.log.logger import get_logger
 from emp_core.services.resolve import ServiceBinding
@@ -36,6 +44,7 @@ class ServiceRunner:
 
     Args:
         capacity: jobs at once.
+        check_store: raises StorageError while artifacts cannot be stored.
         run: runs one job, and tells how the connector ended: None when it did its work, else the failure.
         refuse: gives a job back that came when the breaker had just opened.
         on_change: told when the service was withdrawn or taken up, or offers something else.
@@ -48,6 +57,7 @@ class ServiceRunner:
         connector: Connector,
         capacity: int,
         *,
+        check_store: Callable[[], Awaitable[None]],
         run: Callable[[Connector, Held, Callable[[Exception | None], None]], Awaitable[None]],
         refuse: Callable[[Held], None],
         on_change: Callable[[], None],
@@ -59,6 +69,8 @@ class ServiceRunner:
         self.connector = connector
         self.slots = Slots(capacity, self._run_job, on_free)
         self._run = run
+        self._check_store = check_store
+        self._store_failed = False
         self._refuse = refuse
         self._connector_name = binding.connector
         self._on_change = on_change
@@ -110,6 +122,12 @@ class ServiceRunner:
             case AuthenticationFailed() | QuotaExhausted():
                 permit.succeeded()
                 self._pause(failure)
+            case StorageUnavailable():
+                # The service worked; what it made has no place to go. No job can end well here until it has.
+                permit.succeeded()
+                self._store_failed = True
+                self._withdraw(failure.message)
+                self._look.set()
             case ServiceUnavailable():
                 permit.failed(failure.message)
                 self._look.set()
@@ -174,7 +192,7 @@ class ServiceRunner:
         if not health.ok:
             self._withdraw(health.reason or "it says that it is not healthy")
             return
-        if self._clock() < self._paused_until or not self._breaker.admits:
+        if self._clock() < self._paused_until or not self._breaker.admits or not await self._store_works():
             return
         info = await self._ask_info()
         changed = self._withdrawn is not None or info != self._info
@@ -183,6 +201,16 @@ class ServiceRunner:
         self._info, self._withdrawn = info, None
         if changed:
             self._on_change()
+
+    async def _store_works(self) -> bool:
+        if self._store_failed:
+            try:
+                await self._check_store()
+            except StorageError as error:
+                self._withdraw(error.message)
+                return False
+            self._store_failed = False
+        return True
 
     async def _ask_health(self) -> Health:
         try:

@@ -161,6 +161,7 @@ class Worker:
                 binding,
                 connector_class(binding.config),
                 capacity_of(settings, binding.service, connector_class.max_concurrent_jobs),
+                check_store=store.check,
                 run=self._run_job,
                 refuse=self._finisher.release,
                 on_change=self._services_changed,

@@ -1,6 +1,8 @@
 """What becomes of a job whose connector fails is decided by the error's type."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import pytest
@@ -23,7 +25,7 @@ RETRY = [
     errors.ServiceBroken,
     errors.JobFailed,
     errors.AttemptTimeout,
-    errors.StorageUnavailable,
+    errors.StorageError,
     errors.ConnectorError,
     RuntimeError,
 ]
@@ -294,3 +296,32 @@ async def test_a_result_just_small_enough_stays(queue: JobQueue, start_worker: W
     done = await queue.wait(job.id, timeout=10)
     assert done.result is not None
     assert done.result["artifacts"] == []
+
+
+async def test_a_store_that_fails_one_job_alone_costs_that_job_an_attempt(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    worker = await start_worker(steered_binding(steering))
+    job_id = await fail_once(queue, steering, errors.StorageUnavailable("its own bucket is gone"))
+    retried = await until_event(queue, job_id, "retried")
+    assert (retried.data["attempt"], retried.data["error"]["code"]) == (1, "storage")
+    assert worker.worker.capabilities().services["steered"].withdrawn is None
+
+
+async def test_a_store_that_breaks_costs_no_job_an_attempt_and_is_taken_up_again(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, tmp_path: Path
+):
+    folder = tmp_path / "artifacts"
+    worker = await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    await anyio.to_thread.run_sync(shutil.rmtree, folder)
+    folder.write_text("in the way")
+    attempt.fail(errors.StorageUnavailable("the disk is gone"))
+    released = await until_event(queue, job.id, "released")
+    assert released.data["error"]["code"] == "storage_unavailable"
+    assert worker.worker.capabilities().services["steered"].withdrawn
+    folder.unlink()
+    (await steering.next()).complete()
+    done = await queue.wait(job.id, timeout=10)
+    assert (done.status, done.attempt) == ("completed", 1)
