@@ -154,7 +154,7 @@ async def test_a_burst_is_shared_by_the_workers_that_it_woke(queue: JobQueue, ha
     await queue.submit_many(JobSpec("echo") for _ in range(8))
     assert await woken(workers) == [0, 1, 2, 3]
     now = int((await queue.client.time())[0]) * 1_000_000 + 60_000_000
-    await queue.client.zadd(queue.keys.fixed("woken"), {name: now for name in await names_woken(queue)})
+    await queue.client.zadd(queue.keys.fixed("woken"), dict.fromkeys(await names_woken(queue), now))
     assert [len(await worker.ids(10)) for worker in workers] == [2, 2, 1, 1]  # the rest is for those with most room
 
 
