@@ -34,8 +34,12 @@ async def follow(queue: JobQueue, job_id: str, *, limit_s: float | None = None, 
     job = await queue.get(job_id, payload=False)
     try:
         with anyio.fail_after(limit_s), _view(job, silent) as view:
+            hinted = False
             async for event in queue.events(job_id):
                 view.show(event)
+                if event.name == "unserved" and not hinted:
+                    hinted = True
+                    note(_unserved_hint(job_id))
     except TimeoutError as error:
         raise WaitTimeout(
             f"job {job_id} was not done within {limit_s:g} s; it goes on",
@@ -43,6 +47,13 @@ async def follow(queue: JobQueue, job_id: str, *, limit_s: float | None = None, 
             details={"job_id": job_id},
         ) from error
     return await queue.get(job_id)
+
+
+def _unserved_hint(job_id: str) -> str:
+    return (
+        f"No live worker can run this job now; it waits until one can. `emp jobs explain {job_id}` says why, "
+        f"`emp jobs cancel {job_id}` takes it back, and --wait-timeout limits the wait."
+    )
 
 
 class _View(Protocol):
