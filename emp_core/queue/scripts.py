@@ -35,6 +35,7 @@ SCRIPT_NAMES = (
     "mark",
     "reprioritize",
     "audit",
+    "gap",
 )
 
 _LUA = resources.files("emp_core.queue") / "lua"
@@ -128,7 +129,7 @@ class Script:
 
     def call(self, keys: Keys, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> tuple[Any, ...]:
         """The arguments of EVALSHA after the digest: for pipelines."""
-        given = {"prefix": keys.namespace, **arguments}
+        given = {"prefix": keys.namespace, **arguments} if "prefix" in self.argv else arguments
         if len(given) != len(self.argv):
             raise TypeError(f"script {self.name} takes {', '.join(self.argv)}, not {', '.join(given)}")
         return (

@@ -50,52 +50,86 @@ class EventReader:
 
     async def batches(self) -> AsyncGenerator[EventBatch, None]:
         """Batches as they come, what this reader had not acknowledged first."""
-        await self._calls.repeated(self._make_group)
-        position = "0"
+        await self._calls.repeated(lambda: self._make_group(self._start))
+        position, gap = "0", False
         while True:
-            gap = position == ">" and await self._calls.repeated(self._trimmed_unread)
-            replies = await self._calls.repeated(partial(self._read, position))
-            entries = replies[0][1] if replies else []
-            for entry_id, fields in entries:
-                if fields:  # what was trimmed before it was acknowledged has none
-                    yield EventBatch(entry_id, _events(fields), gap)
-                gap = False
+            if position == ">":
+                gap = bool(await self._calls.run("gap", {"group": self._group})) or gap
+            entries = await self._calls.repeated(partial(self._read, position))
+            if entries is None:
+                # Redis lost its data, and the group with it.
+                await self._calls.repeated(lambda: self._make_group("0"))
+                position, gap = ">", True
+                continue
             if position != ">":
                 position = entries[-1][0] if entries else ">"
+            for entry_id, fields in entries:
+                if not fields:  # trimmed before it was acknowledged: nobody can do anything about it any more
+                    await self._acknowledge(entry_id)
+                    gap = True
+                    continue
+                yield EventBatch(entry_id, _events(fields), gap)
+                gap = False
 
     async def acknowledge(self, batch: EventBatch) -> None:
         """The batch is done with: it does not come again."""
-        await self._calls.repeated(lambda: self._calls.client.xack(self._key, self._group, batch.position))
+        await self._acknowledge(batch.position)
+
+    async def _acknowledge(self, position: str) -> None:
+        await self._calls.repeated(lambda: self._calls.client.xack(self._key, self._group, position))
 
     async def take_over(self, idle_s: float) -> list[EventBatch]:
         """Batches that another reader of the group has not acknowledged for ``idle_s``: it is probably gone."""
-        reply = await self._calls.repeated(
-            lambda: self._calls.client.xautoclaim(
-                self._key, self._group, self._name, min_idle_time=round(idle_s * 1000), start_id="0", count=_COUNT
-            )
-        )
-        return [EventBatch(entry_id, _events(fields)) for entry_id, fields in reply[1] if fields]
+        await self._calls.repeated(lambda: self._make_group(self._start))
+        batches: list[EventBatch] = []
+        cursor = "0-0"
+        while True:
+            cursor, entries = await self._calls.repeated(partial(self._claim, idle_s, cursor))
+            batches += [EventBatch(entry_id, _events(fields)) for entry_id, fields in entries if fields]
+            if cursor == "0-0":
+                return batches
 
-    async def _make_group(self) -> None:
+    async def _claim(self, idle_s: float, cursor: str) -> tuple[str, Any]:
+        reply = await self._calls.client.xautoclaim(
+            self._key, self._group, self._name, min_idle_time=round(idle_s * 1000), start_id=cursor, count=_COUNT
+        )
+        return reply[0], reply[1]
+
+    async def _make_group(self, start: str) -> None:
+        where: dict[str, Any] = {"id": start}
+        if start == "$":
+            # With the number of entries before it, so that a gap is seen even before anything was read.
+            where = await self._end()
         try:
-            await self._calls.client.xgroup_create(self._key, self._group, id=self._start, mkstream=True)
+            await self._calls.client.xgroup_create(self._key, self._group, **where, mkstream=True)
         except exceptions.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def _read(self, position: str) -> Any:
-        return await self._calls.client.xreadgroup(
-            self._group, self._name, {self._key: position}, count=_COUNT, block=_BLOCK_MS if position == ">" else None
-        )
+    async def _end(self) -> dict[str, Any]:
+        try:
+            stream = await self._calls.client.xinfo_stream(self._key)
+        except exceptions.ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return {"id": "0-0", "entries_read": 0}
+        return {"id": stream["last-generated-id"], "entries_read": stream["entries-added"]}
 
-    async def _trimmed_unread(self) -> bool:
-        """Whether entries were trimmed that no reader of the group has seen."""
-        async with self._calls.client.pipeline(transaction=False) as pipe:
-            pipe.xinfo_stream(self._key)
-            pipe.xinfo_groups(self._key)
-            stream, groups = await pipe.execute()
-        read = next(group["entries-read"] for group in groups if group["name"] == self._group)
-        return bool(read and stream["entries-added"] - stream["length"] > read)
+    async def _read(self, position: str) -> Any:
+        """Entries after a position; None when there is no such group any more."""
+        try:
+            replies = await self._calls.client.xreadgroup(
+                self._group,
+                self._name,
+                {self._key: position},
+                count=_COUNT,
+                block=_BLOCK_MS if position == ">" else None,
+            )
+        except exceptions.ResponseError as error:
+            if str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                return None
+            raise
+        return replies[0][1] if replies else []
 
 
 def _events(fields: dict[str, str]) -> tuple[JobEvent, ...]:

@@ -1,0 +1,218 @@
+"""All events, for readers that share the work: nothing is missed unnoticed, and what was not acknowledged comes again."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import anyio
+import pytest
+
+from emp_core.queue.queue import JobQueue
+from emp_core.queue.stream import EventBatch, EventReader
+
+from .hands import Hands, put
+
+LIMIT_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+async def _somebody_serves(hands: Hands) -> None:
+    """Else the events would tell that nobody does."""
+    await hands(name="serves")
+
+
+@asynccontextmanager
+async def reading(reader: EventReader) -> AsyncIterator["Batches"]:
+    """The batches of a reader, one at a time."""
+    async with aclosing(reader.batches()) as batches:
+        yield Batches(reader, batches)
+
+
+class Batches:
+    def __init__(self, reader: EventReader, batches: AsyncIterator[EventBatch]) -> None:
+        self.reader = reader
+        self._batches = batches
+
+    async def next(self, *, acknowledge: bool = True) -> EventBatch:
+        with anyio.fail_after(LIMIT_S):
+            batch = await anext(self._batches)
+        if acknowledge:
+            await self.reader.acknowledge(batch)
+        return batch
+
+    async def told(self, *, acknowledge: bool = True) -> list[tuple[str, str]]:
+        """What the next batch tells: names of events and jobs."""
+        return [(event.name, event.job_id) for event in (await self.next(acknowledge=acknowledge)).events]
+
+
+async def trim(queue: JobQueue, keep: int = 0) -> None:
+    await queue.client.xtrim(queue.keys.fixed("events"), maxlen=keep, approximate=False)
+
+
+async def has_group(queue: JobQueue) -> bool:
+    return bool(await queue.client.xinfo_groups(queue.keys.fixed("events")))
+
+
+async def test_all_that_is_kept_is_replayed_from_the_beginning(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    await hand.finish(await hand.take_one())
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert [await batches.told() for _ in range(3)] == [
+            [("submitted", "a")],
+            [("claimed", "a")],
+            [("completed", "a")],
+        ]
+        await put(queue, "b")
+        assert await batches.told() == [("submitted", "b")]
+
+
+async def test_a_group_that_begins_now_is_told_what_comes(queue: JobQueue):
+    await put(queue, "old")
+    async with reading(queue.event_reader("g", "r", start="$")) as batches, anyio.create_task_group() as group:
+        told: list[tuple[str, str]] = []
+
+        async def read() -> None:
+            told.extend(await batches.told())
+
+        group.start_soon(read)
+        with anyio.fail_after(LIMIT_S):
+            while not await has_group(queue):  # noqa: ASYNC110 - nothing tells that the group is there
+                await anyio.sleep(0.005)
+        await put(queue, "new")
+    assert told == [("submitted", "new")]
+
+
+async def test_a_group_goes_on_where_it_was(queue: JobQueue):
+    await put(queue, "a")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert await batches.told() == [("submitted", "a")]
+    await put(queue, "b")
+    async with reading(queue.event_reader("g", "other", start="$")) as batches:
+        assert await batches.told() == [("submitted", "b")]
+
+
+async def test_readers_of_a_group_share_and_groups_do_not(queue: JobQueue):
+    await put(queue, "a", "b")
+    async with (
+        reading(queue.event_reader("g", "one")) as one,
+        reading(queue.event_reader("g", "two")) as two,
+        reading(queue.event_reader("all", "one")) as alone,
+    ):
+        assert await one.told() == [("submitted", "a")]
+        await put(queue, "c")
+        # The first reader took what was there in one go; the second one gets what came since.
+        assert await two.told() == [("submitted", "c")]
+        assert await one.told() == [("submitted", "b")]
+        assert [await alone.told() for _ in range(3)] == [[("submitted", name)] for name in "abc"]
+
+
+async def test_what_was_not_acknowledged_comes_again_to_the_same_reader(queue: JobQueue):
+    await put(queue, "a", "b", "c")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert await batches.told() == [("submitted", "a")]
+        first = await batches.next(acknowledge=False)
+        assert await batches.told() == [("submitted", "c")]
+    await put(queue, "d")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        again = await batches.next()
+        assert again == first
+        assert await batches.told() == [("submitted", "d")]
+
+
+async def test_what_a_reader_left_behind_is_taken_over_once_it_is_idle(queue: JobQueue):
+    await put(queue, "a", "b")
+    async with reading(queue.event_reader("g", "gone")) as batches:
+        await batches.next(acknowledge=False)
+        await batches.next()
+    heir = queue.event_reader("g", "heir")
+    assert await heir.take_over(3600.0) == []
+    [taken] = await heir.take_over(0.0)
+    assert [event.job_id for event in taken.events] == ["a"]
+    await heir.acknowledge(taken)
+    assert await heir.take_over(0.0) == []
+
+
+async def test_taking_over_comes_to_all_that_was_left_behind(queue: JobQueue):
+    await put(queue, *(f"j{i:03}" for i in range(130)))
+    async with reading(queue.event_reader("g", "gone")) as batches:
+        for _ in range(130):
+            await batches.next(acknowledge=False)
+    heir = queue.event_reader("g", "heir")
+    taken = await heir.take_over(0.0)
+    assert [event.job_id for batch in taken for event in batch.events] == [f"j{i:03}" for i in range(130)]
+
+
+async def test_a_group_that_does_not_exist_has_nothing_to_take_over(queue: JobQueue):
+    assert await queue.event_reader("g", "heir").take_over(0.0) == []
+
+
+async def test_it_is_told_when_events_were_trimmed_before_they_were_read(queue: JobQueue):
+    await put(queue, "a")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert (await batches.next()).gap is False
+    await put(queue, "lost1", "lost2", "lost3")
+    await trim(queue)
+    await put(queue, "c")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        batch = await batches.next()
+        assert ([event.job_id for event in batch.events], batch.gap) == (["c"], True)
+        await put(queue, "d")
+        assert (await batches.next()).gap is False
+
+
+async def test_it_is_told_even_when_the_group_had_not_read_anything_yet(queue: JobQueue):
+    await put(queue, "old")
+    reader = queue.event_reader("g", "r", start="$")
+    with anyio.move_on_after(0.05):
+        async with reading(reader) as batches:
+            await batches.next()
+    await put(queue, "lost")
+    await trim(queue)
+    await put(queue, "new")
+    async with reading(reader) as batches:
+        batch = await batches.next()
+        assert ([event.job_id for event in batch.events], batch.gap) == (["new"], True)
+
+
+async def test_what_is_trimmed_after_it_was_read_is_no_gap(queue: JobQueue):
+    await put(queue, "a", "b")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        await batches.next()
+        await batches.next()
+        await trim(queue)
+        await put(queue, "c")
+        assert (await batches.next()).gap is False
+
+
+async def test_a_new_group_begins_with_what_is_kept_and_misses_nothing(queue: JobQueue):
+    await put(queue, "a", "b")
+    await trim(queue, keep=1)
+    async with reading(queue.event_reader("g", "r")) as batches:
+        batch = await batches.next()
+        assert ([event.job_id for event in batch.events], batch.gap) == (["b"], False)
+
+
+async def test_what_was_trimmed_before_it_was_acknowledged_is_a_gap_and_does_not_come_for_ever(queue: JobQueue):
+    await put(queue, "a", "b")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        await batches.next(acknowledge=False)
+        await batches.next(acknowledge=False)
+    await trim(queue)
+    await put(queue, "c")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        batch = await batches.next()
+        assert ([event.job_id for event in batch.events], batch.gap) == (["c"], True)
+    async with reading(queue.event_reader("g", "r")) as batches:
+        await put(queue, "d")
+        assert (await batches.next()).gap is False
+    assert (await queue.client.xpending(queue.keys.fixed("events"), "g"))["pending"] == 0
+
+
+async def test_a_redis_that_lost_its_data_is_read_from_its_new_beginning(queue: JobQueue):
+    await put(queue, "a")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        await batches.next()
+        await queue.client.delete(queue.keys.fixed("events"))
+        await put(queue, "b")
+        batch = await batches.next()
+        assert ([event.job_id for event in batch.events], batch.gap) == (["b"], True)
