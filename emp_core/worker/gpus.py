@@ -36,29 +36,41 @@ class Gpu:
     utilization: int | None
 
 
-def gpus() -> list[Gpu]:
-    """The machine's GPUs; none when there is no driver."""
+def gpus(*, tell: bool = True) -> list[Gpu]:
+    """The machine's GPUs; none when there is no driver. One that the driver has lost is left out.
+
+    Args:
+        tell: whether trouble is logged; not by those who look every second.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
         return []
     except pynvml.NVMLError as error:
-        log.warning("the GPU driver does not work", error=str(error), hint="nvidia-smi says more")
+        if tell:
+            log.warning("the GPU driver does not work", error=str(error), hint="nvidia-smi says more")
         return []
     try:
-        return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        found = [_gpu(index, tell) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [gpu for gpu in found if gpu is not None]
     except pynvml.NVMLError as error:
-        log.warning("the GPU driver does not tell about its GPUs", error=str(error), hint="nvidia-smi says more")
+        if tell:
+            log.warning("the GPU driver does not tell about its GPUs", error=str(error), hint="nvidia-smi says more")
         return []
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = _asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
-    use = _asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
-    name = _asked(lambda: pynvml.nvmlDeviceGetName(handle))
+def _gpu(index: int, tell: bool) -> Gpu | None:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = _asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
+        use = _asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
+        name = _asked(lambda: pynvml.nvmlDeviceGetName(handle))
+    except pynvml.NVMLError as error:
+        if tell:
+            log.warning("a GPU does not answer", index=index, error=str(error), hint="nvidia-smi says more")
+        return None
     return Gpu(
         index=index,
         model=name.decode() if isinstance(name, bytes) else name,
@@ -108,7 +120,11 @@ class GpuWatch:
     """
 
     def __init__(
-        self, index: int, running: Callable[[], Iterable[GpuUse]], *, read: Callable[[], list[Gpu]] = gpus
+        self,
+        index: int,
+        running: Callable[[], Iterable[GpuUse]],
+        *,
+        read: Callable[[], list[Gpu]] = lambda: gpus(tell=False),
     ) -> None:
         self._index = index
         self._running = running
