@@ -16,7 +16,7 @@ from emp_core.config import Settings
 from emp_core.errors import QueueUnavailable
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
-from emp_core.queue.events import JobEvent, decode_event
+from emp_core.queue.events import JobEvent, decode_event, submitted_event
 from emp_core.queue.keys import Keys
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.leaks import take_snapshot
@@ -255,11 +255,13 @@ async def _judged(scene: Scene, acknowledged: list[str]) -> tuple[dict[str, list
     with SyncRedis.from_url(await scene.hub.view(), protocol=2, decode_responses=True) as client:
         with client.pipeline(transaction=False) as pipe:
             for job_id in acknowledged:
+                pipe.hmget(keys.job(job_id), "created_at", "start_at")
                 pipe.lrange(keys.job_events(job_id), 0, -1)
             written = pipe.execute()
         snapshot = take_snapshot(client, NAMESPACE)
     histories = {
-        job_id: [decode_event(text) for text in texts] for job_id, texts in zip(acknowledged, written, strict=True)
+        job_id: [decode_event(text) for text in (submitted_event(job_id, *times), *texts)] if times[0] else []
+        for job_id, times, texts in zip(acknowledged, written[::2], written[1::2], strict=True)
     }
     return histories, judge(acknowledged, histories, snapshot)
 
