@@ -1,24 +1,22 @@
-"""`emp jobs`: look at jobs, wait for them, cancel and retry them."""
+"""`emp jobs`: look at jobs and wait for them; what else can be done to them has modules of its own."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import anyio
 import click
 
-from emp_core.cli import failures
+from emp_core.cli.changing import cancel, priority, retry
+from emp_core.cli.explaining import attempts, explain
 from emp_core.cli.failures import DONE, FAILED, WaitTimeout
 from emp_core.cli.following import event_line, follow
 from emp_core.cli.hub import open_queue, prepared
 from emp_core.cli.interruptible import run_async
-from emp_core.cli.output import clean, emit, emit_failure, json_option, note, table
+from emp_core.cli.output import emit, emit_failure, json_option, note, table
 from emp_core.cli.showing import age, emit_outcome, error_of, job_text
 from emp_core.cli.watching import watch_all
-from emp_core.errors import QueueError, QueueUnavailable
 from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
-from emp_core.queue.explain import Explanation, WorkerVerdict
 from emp_core.queue.queue import JobQueue
 
 __all__ = ["jobs"]
@@ -133,40 +131,6 @@ def show(job_id: str, as_json: bool) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 @json_option
-def explain(job_id: str, as_json: bool) -> int:
-    """Say why a job is where it is: what it waits for, its place, and what each live worker says to it.
-
-    \b
-    Examples:
-      emp jobs explain 01M7Y3SW00C16K7V193XFACAW2
-    """
-
-    async def run() -> int:
-        async with open_queue(prepared(), only_look=True) as queue:
-            found = await queue.explain(job_id)
-        emit(found.as_dict(), lambda: _explained(found), as_json=as_json)
-        return DONE
-
-    return run_async(run)
-
-
-def _explained(found: Explanation) -> str:
-    lines = [f"{found.status.value}: {clean(found.summary)}"]
-    if found.position is not None:
-        lines.append(f"Place      {found.position}")
-    if found.estimate_s is not None:
-        lines.append(f"Begins in  about {found.estimate_s:.0f} s ({clean(found.basis or '')})")
-    lines += (f"Worker     {clean(one.worker_id)}: {_verdict(one)}" for one in found.workers)
-    return "\n".join(lines)
-
-
-def _verdict(one: WorkerVerdict) -> str:
-    return f"can run it, {one.busy} of {one.slots} slots busy" if one.can_run else clean("; ".join(one.reasons))
-
-
-@jobs.command()
-@click.argument("job_id", metavar="ID")
-@json_option
 def events(job_id: str, as_json: bool) -> int:
     """List what happened to a job, the oldest first.
 
@@ -273,69 +237,5 @@ def _emit_waited(found: Sequence[Job], as_json: bool) -> int:
     return FAILED if failed else DONE
 
 
-@jobs.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--reason", default="", help="Why; it is kept in the job's events.")
-@json_option
-def cancel(job_ids: tuple[str, ...], reason: str, as_json: bool) -> int:
-    """Cancel jobs: at once while they wait; where they run, their workers are asked to stop them.
-
-    With --json: the jobs that were cancelled, or are to be.
-
-    \b
-    Examples:
-      emp jobs cancel 01M7Y3SW00C16K7V193XFACAW2 --reason "wrong prompt"
-    """
-    return _change(job_ids, lambda queue, job_id: queue.cancel(job_id, reason=reason), as_json)
-
-
-@jobs.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@json_option
-def retry(job_ids: tuple[str, ...], as_json: bool) -> int:
-    """Run failed and cancelled jobs again, with their attempts counted from zero.
-
-    With --json: the jobs that run again.
-
-    \b
-    Examples:
-      emp jobs retry 01M7Y3SW00C16K7V193XFACAW2
-      emp jobs retry $(emp jobs ls --state failed --json | jq -r '.data.jobs[].id')
-    """
-    return _change(job_ids, lambda queue, job_id: queue.retry(job_id), as_json)
-
-
-def _change(job_ids: Sequence[str], change: Callable[[JobQueue, str], Awaitable[Job]], as_json: bool) -> int:
-    """Change each job. One that refuses does not keep the others from it."""
-    changed: list[Job] = []
-    refused: list[Exception] = []
-
-    async def run() -> None:
-        async with open_queue(prepared(), only_look=True) as queue:
-            for job_id in job_ids:
-                try:
-                    changed.append(await change(queue, job_id))
-                except QueueUnavailable:
-                    raise
-                except QueueError as error:
-                    refused.append(error)
-
-    run_async(run)
-    data: list[dict[str, Any]] = [as_shown(job) for job in changed]
-    text = "\n".join(f"{clean(job.id)}  {_state_of(job)}" for job in changed)
-    if not refused:
-        emit(data, text, as_json=as_json)
-        return DONE
-    failure = failures.explain(ExceptionGroup("refused", refused))
-    if as_json:
-        emit_failure(failure.error, data)
-    else:
-        emit(data, text, as_json=False)
-        failure.tell(as_json=False)
-    return failure.exit_code
-
-
-def _state_of(job: Job) -> str:
-    if job.cancel_requested and not job.status.is_final:
-        return f"{job.status.value}, its worker was asked to stop it"
-    return job.status.value
+for command in (attempts, cancel, explain, priority, retry):
+    jobs.add_command(command)

@@ -1,5 +1,6 @@
 """`emp submit`: put a job into the queue."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,9 +17,12 @@ from emp_core.cli.showing import emit_outcome
 from emp_core.config import Settings
 from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import DEFAULT_PRIORITY, Job, JobSpec
+from emp_core.jobs.requirements import Requirements
 from emp_core.queue.queue import JobQueue
 
 __all__ = ["submit"]
+
+_REQUIREMENTS_EXAMPLE = '{"hardware": {"gpu_memory_mb": 16000}}'
 
 
 def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
@@ -29,6 +33,32 @@ def _moment(_context: click.Context, _parameter: click.Parameter, text: str | No
     except ValueError:
         raise click.BadParameter("expected a time such as 2030-01-31T18:00 or 2030-01-31T18:00:00+01:00") from None
     return moment.astimezone() if moment.tzinfo is None else moment
+
+
+def _deadline(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return _moment(context, parameter, text)
+    try:
+        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        deadline = datetime.min.replace(tzinfo=UTC)
+    if deadline <= datetime.now(UTC):
+        raise click.BadParameter("expected a time, or a number of seconds from now above 0")
+    return deadline
+
+
+def _requirements(_context: click.Context, _parameter: click.Parameter, text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"expected a JSON object such as {_REQUIREMENTS_EXAMPLE}: {error}") from None
+    if not isinstance(given, dict):
+        raise click.BadParameter(f"expected a JSON object such as {_REQUIREMENTS_EXAMPLE}")
+    return given
 
 
 def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -64,6 +94,20 @@ def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[s
     "--start-at", callback=_moment, metavar="TIME", help="Not before this time (ISO 8601; local without a zone)."
 )
 @click.option("--delay", type=click.FloatRange(0), metavar="S", help="Not before so many seconds from now.")
+@click.option(
+    "--deadline",
+    callback=_deadline,
+    metavar="S|TIME",
+    help="The job fails when it is not done so many seconds from now, or by this time.",
+)
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME", help="A model that the service must have; repeatable."
+)
+@click.option(
+    "--requirements", callback=_requirements, metavar="JSON", help="What the worker must have, as a JSON object."
+)
+@click.option("--pool", metavar="NAME", help="Only workers of this pool.")
+@click.option("--region", metavar="NAME", help="Only workers in this region.")
 @json_option
 def submit(
     service: str,
@@ -90,7 +134,8 @@ def submit(
       emp submit comfyui workflow.json --wait
       emp submit comfyui workflow.json -p 6.inputs.text="a red fox" -p 3.inputs.seed=7 --wait
       echo '{"hello": 1}' | emp submit echo - --wait --json
-      emp submit echo '{"hello": 1}' --priority 80 --label team=art
+      emp submit echo '{"hello": 1}' --priority 80 --label team=art --deadline 600
+      emp submit comfyui workflow.json --model sd_xl_base_1.0.safetensors --requirements '{"hardware": {"gpu_memory_mb": 16000}}'
     """
     if start_at is not None and delay is not None:
         raise click.UsageError("the start is given twice: as --start-at and as --delay")
@@ -109,6 +154,10 @@ def submit(
         start_at=start_at if delay is None else datetime.now(UTC) + timedelta(seconds=delay),
         idempotency_key=given["idempotency_key"],
         labels=given["labels"],
+        deadline_at=given["deadline"],
+        requirements=_asked(given["requirements"], given["models"]),
+        pool=given["pool"],
+        region=given["region"],
     )
     waiting = wait or wait_timeout is not None
     submitted: list[Job] = []
@@ -118,6 +167,12 @@ def submit(
         for job in submitted:
             note(f"job {job.id} goes on; `emp jobs wait {job.id}` waits on, `emp jobs cancel {job.id}` cancels it")
         raise
+
+
+def _asked(requirements: dict[str, Any], models: tuple[str, ...]) -> Requirements:
+    """The requirements with the models that were named apart."""
+    asked = Requirements.from_dict(requirements)
+    return Requirements.from_dict({**asked.as_dict(), "models": [*asked.models, *models]})
 
 
 async def _submit(

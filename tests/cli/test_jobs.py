@@ -1,9 +1,12 @@
 """`emp jobs` and `emp workers`."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from select import select
+
+import pytest
 
 from emp_core.jobs.ids import new_job_id
 
@@ -98,8 +101,8 @@ def test_one_id_that_is_refused_does_not_keep_the_others_from_being_changed(on_h
 
 
 def test_a_job_that_does_not_exist_is_told_by_every_command(on_hub: Emp):
-    for command in ("show", "events", "wait", "watch", "cancel", "retry", "explain"):
-        ended = on_hub("jobs", command, new_job_id(), "--json")
+    for command in ("show", "events", "wait", "watch", "cancel", "retry", "explain", "attempts", "priority"):
+        ended = on_hub("jobs", command, new_job_id(), *(["7"] if command == "priority" else []), "--json")
         assert (ended.code, json.loads(ended.out.splitlines()[-1])["error"]["code"]) == (2, "job_not_found"), command
 
 
@@ -108,8 +111,94 @@ def test_why_a_job_waits_is_explained(on_hub: Emp, hub: Hub):
     data = on_hub("jobs", "explain", job, "--json").data
     assert data["status"] == "pending"
     assert [worker["can_run"] for worker in data["workers"]] == [False]
-    assert hub.worker_id in on_hub("jobs", "explain", job).out
+    lines = on_hub("jobs", "explain", job).out.splitlines()
+    why = "does not serve nosuch (it serves echo)"
+    assert lines == [
+        f"pending: no live worker can run it: {hub.worker_id}: {why}",
+        "Place      1",
+        f"Worker     {hub.worker_id}: {why}",
+    ]
     assert on_hub("jobs", "cancel", job).code == 0
+
+
+def test_about_how_long_a_job_will_wait_is_told_with_what_it_comes_from(on_hub: Emp, hub: Hub):
+    submitted(on_hub, "--wait")
+    slots = on_hub("workers", "--json").data[0]["services"]["echo"]["slots"]
+    running = [submitted(on_hub, "-p", "$echo.seconds=60") for _ in range(slots)]
+    waiting = submitted(on_hub)
+    while any(on_hub("jobs", "show", job, "--json").data["status"] != "active" for job in running):
+        pass
+    lines = on_hub("jobs", "explain", waiting).out.splitlines()
+    assert lines[0] == f"pending: every slot that could run it is busy ({slots} on 1 worker)"
+    assert lines[1] == "Place      1"
+    assert re.match(
+        r"Begins in  about \d+ s \(\d+ recent echo jobs? took \d+\.\d s( each)?, on \d+ slots?\)$", lines[2]
+    )
+    assert lines[3] == f"Worker     {hub.worker_id}: can run it, {slots} of {slots} slots busy"
+    assert on_hub("jobs", "cancel", waiting, *running).code == 0
+
+
+def test_the_attempts_of_a_job_are_listed(on_hub: Emp, hub: Hub):
+    job = submitted(on_hub, "-p", "$echo.fail=JobFailed", "-p", "$echo.fail_attempts=1", "--wait")
+    first, second = on_hub("jobs", "attempts", job, "--json").data
+    assert (first["number"], first["outcome"], first["error"]["code"]) == (1, "retry", "job_failed")
+    assert (second["number"], second["outcome"], second["worker_id"]) == (2, "completed", hub.worker_id)
+    assert {"began_at", "ended_at", "waited_ms", "ran_ms", "machine_id"} <= second.keys()
+    lines = on_hub("jobs", "attempts", job).out.splitlines()
+    assert lines[0].split()[:3] == ["ATTEMPT", "OUTCOME", "WORKER"]
+    assert lines[1].endswith("job_failed: the job asked for JobFailed ($echo.fail)")
+    assert lines[2].split()[:3] == ["2", "completed", hub.worker_id]
+
+
+def test_a_job_that_was_not_begun_has_no_attempts(on_hub: Emp):
+    job = submitted(on_hub, "--delay", "3600")
+    assert on_hub("jobs", "attempts", job, "--json").data == []
+    assert on_hub("jobs", "attempts", job).out == ""
+    assert on_hub("jobs", "cancel", job).code == 0
+
+
+def test_the_priority_of_a_waiting_job_is_changed(on_hub: Emp):
+    job = submitted(on_hub, "--delay", "3600")
+    assert on_hub("jobs", "priority", job, "90", "--json").data[0]["priority"] == 90
+    assert on_hub("jobs", "priority", job, "10").out.split() == [job, "scheduled"]
+    assert on_hub("jobs", "priority", job, "101").code == 2
+    assert on_hub("jobs", "cancel", job).code == 0
+    ended = on_hub("jobs", "priority", job, "10", "--json")
+    assert (ended.code, ended.error["code"]) == (1, "illegal_transition")
+
+
+def test_failed_jobs_run_again_by_what_they_have_in_common(on_hub: Emp):
+    team = new_job_id()
+
+    def failed(kind: str, label: str) -> str:
+        return submitted(on_hub, "-p", f"$echo.fail={kind}", "--label", label, "--max-attempts", "1", "--wait")
+
+    one, other = failed("InvalidJob", f"team={team}"), failed("JobFailed", f"team={team}")
+    chosen = ("jobs", "retry", "--failed", "--label", f"team={team}")
+    assert on_hub(*chosen, "--code", "nosuch").err == "no failed job fits\n"
+    assert on_hub(*chosen, "--service", "nosuch", "--json").data == []
+    ended = on_hub(*chosen, "--code", "invalid_job", "--service", "echo")
+    assert (ended.code, ended.err) == (0, "1 job runs again\n")
+    assert ended.out.split()[0] == one
+    assert on_hub("jobs", "wait", one).code == 1
+    ended = on_hub(*chosen, "--limit", "5", "--json")
+    assert {job["id"] for job in ended.data} == {one, other}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--failed", "some-id"),
+        ("some-id", "--service", "echo"),
+        ("--code", "job_failed"),
+        ("--failed", "--label", "team"),
+        ("--failed", "--limit", "0"),
+    ],
+)
+def test_what_to_run_again_is_named_one_way(emp: Emp, arguments: tuple[str, ...]):
+    ended = emp("jobs", "retry", *arguments, "--json")
+    assert (ended.code, ended.error["code"]) == (2, "usage")
 
 
 def test_all_jobs_are_watched_as_they_change(hub: Hub, on_hub: Emp, tmp_path: Path):

@@ -1,6 +1,7 @@
 """`emp submit`."""
 
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,49 @@ def test_every_option_reaches_the_job(on_hub: Emp):
     assert (job["id"], job["type"], job["customer_id"], job["priority"]) == (name, "thumb", "c1", 80)
     assert (job["timeout_s"], job["max_attempts"], job["labels"]) == (30.0, 2, {"team": "art"})
     assert (job["status"], job["start_at"]) == ("scheduled", "2099-01-01T00:00:00+00:00")
+
+
+def test_what_the_worker_must_have_reaches_the_job(on_hub: Emp):
+    asked = '{"hardware": {"gpu_memory_mb": 16000}, "models": ["b"]}'
+    options = ("--requirements", asked, "--model", "c", "--model", "a", "--pool", "fast", "--region", "eu")
+    job = on_hub("submit", "echo", *options, "--json").data
+    assert on_hub("jobs", "cancel", job["id"]).code == 0
+    assert job["requirements"] == {"models": ["a", "b", "c"], "hardware": {"gpu_memory_mb": 16000}}
+    assert (job["pool"], job["region"]) == ("fast", "eu")
+    alone = on_hub("submit", "echo", "--model", "a", "--delay", "3600", "--json").data
+    assert on_hub("jobs", "cancel", alone["id"]).code == 0
+    assert alone["requirements"] == {"models": ["a"]}
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "gpu", '{"a":', "null"])
+def test_requirements_that_are_no_object_are_refused(on_hub: Emp, text: str):
+    ended = on_hub("submit", "echo", "--requirements", text, "--json")
+    assert (ended.code, ended.error["code"]) == (2, "usage")
+    assert "gpu_memory_mb" in ended.error["message"], "an example tells what is expected"
+
+
+def test_every_mistake_in_the_requirements_is_told_with_its_path(on_hub: Emp):
+    ended = on_hub("submit", "echo", "--requirements", '{"models": "a", "gpu": 1}', "--model", "b", "--json")
+    assert (ended.code, ended.error["code"]) == (2, "config")
+    assert [problem.partition(":")[0] for problem in ended.error["problems"]] == [
+        "requirements.gpu",
+        "requirements.models",
+    ]
+
+
+def test_a_deadline_is_a_time_or_seconds_from_now(on_hub: Emp):
+    job = on_hub("submit", "echo", "--delay", "3600", "--deadline", "7200", "--json").data
+    left = datetime.fromisoformat(job["deadline_at"]) - datetime.now(UTC)
+    assert timedelta(seconds=7100) < left <= timedelta(seconds=7200)
+    assert on_hub("jobs", "cancel", job["id"]).code == 0
+    job = on_hub("submit", "echo", "--delay", "3600", "--deadline", "2099-01-01T00:00:00+01:00", "--json").data
+    assert datetime.fromisoformat(job["deadline_at"]) == datetime(2098, 12, 31, 23, tzinfo=UTC)
+    assert on_hub("jobs", "cancel", job["id"]).code == 0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e30", "soon", ""])
+def test_a_deadline_that_is_none_is_refused(on_hub: Emp, text: str):
+    assert on_hub("submit", "echo", "--deadline", text, "--json").code == 2
 
 
 def test_a_delayed_job_is_scheduled(on_hub: Emp):
