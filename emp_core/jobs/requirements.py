@@ -116,11 +116,28 @@ class Requirement:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Requirement":
-        """Read the canonical text back."""
-        given = json.loads(text)
+        """Read the canonical text back.
+
+        Raises:
+            ConfigError: it is none of ours; perhaps a newer version wrote it.
+        """
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"a lane's requirement is not JSON: {error}") from error
+        if not isinstance(given, dict) or not is_text(given.get("service")):
+            raise ConfigError("a lane's requirement names no service")
         outer = {key: given.pop(key, None) for key in ("service", "pool", "region", "customer")}
-        avoid, not_here = tuple(given.pop("avoid", ())), tuple(given.pop("not_here", ()))
-        return cls(asked=Requirements.from_dict(given), avoid=avoid, not_here=not_here, **outer)
+        workers = {key: given.pop(key, []) for key in ("avoid", "not_here")}
+        problems = [f"{key}: expected a text" for key, one in outer.items() if one is not None and not is_text(one)]
+        problems += [
+            f"{key}: expected a list of workers"
+            for key, some in workers.items()
+            if not isinstance(some, list) or not all(is_text(one) for one in some)
+        ]
+        if problems:
+            raise ConfigError("a lane's requirement cannot be read", problems=tuple(problems))
+        return cls(asked=Requirements.from_dict(given), **outer, **{key: tuple(some) for key, some in workers.items()})
 
     @staticmethod
     @lru_cache(maxsize=1024)

@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 
 from emp_core.config import Settings
+from emp_core.errors import ConfigError
 from emp_core.jobs.codec import decode_job, dumps
 from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
@@ -311,7 +313,8 @@ class Consumer:
                 continue
             [job_id] = await self.client.zrange(self.keys.line(lane, first[0]), 0, 0) or [None]
             if job_id and not await self.client.hexists(self.keys.job(job_id), "unserved"):
-                found[job_id] = Requirement.from_json(text)
+                with suppress(ConfigError):  # the workers have said that they cannot read it
+                    found[job_id] = Requirement.from_json(text)
         return found
 
     async def some_jobs(self, cursor: int, keys: int) -> tuple[int, list[str]]:

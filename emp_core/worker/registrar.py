@@ -1,6 +1,6 @@
 """Telling the queue what this worker offers, and which lanes it serves: at the start and whenever that changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio
 
@@ -132,7 +132,7 @@ class Registrar:
         if self._resync:
             self._resync = False
             self._version, found = await until_done("reading lanes", self._consumer.lanes)
-            self._lanes = {lane: Requirement.from_json(text) for lane, text in found.items()}
+            self._lanes = _readable(found)
         elif news or gone:
             # One that is gone may have come back since.
             unknown = sorted((news - self._lanes.keys()) | gone)
@@ -140,5 +140,16 @@ class Registrar:
                 _, found = await until_done("reading lanes", lambda: self._consumer.lanes(unknown))
                 for lane in gone - found.keys():
                     self._lanes.pop(lane, None)
-                self._lanes.update({lane: Requirement.from_json(text) for lane, text in found.items()})
+                self._lanes.update(_readable(found))
             self._version += len(news)
+
+
+def _readable(found: Mapping[str, str]) -> dict[str, Requirement]:
+    """The lanes that this version understands. Others are left to workers of the version that made them."""
+    lanes: dict[str, Requirement] = {}
+    for lane, text in found.items():
+        try:
+            lanes[lane] = Requirement.from_json(text)
+        except ConfigError as error:
+            log.warning("a lane that cannot be read is left to other workers", lane=lane, error=str(error))
+    return lanes

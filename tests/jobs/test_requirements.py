@@ -161,3 +161,23 @@ def test_the_canonical_text_is_read_back_as_it_was(requirement: Requirement):
     assert read.is_plain == requirement.is_plain
     assert Requirement.from_json(text.encode()) == read
     assert json.loads(text)["service"] == requirement.service
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "[]",
+        "{}",
+        '{"service":7}',
+        '{"service":"a","pool":7}',
+        '{"service":"a","avoid":"w"}',
+        '{"service":"a","not_here":[7]}',
+        '{"service":"a","tempo":"presto"}',
+        '{"service":"a","models":[7]}',
+    ],
+)
+def test_a_canonical_text_that_is_none_is_refused(text: str):
+    with pytest.raises(ConfigError):
+        Requirement.from_json(text)

@@ -96,3 +96,13 @@ async def test_it_is_told_again_after_somebody_had_it_and_gave_it_back(queue: Jo
     await hand.finish(await hand.take_one(), "release")
     await hand.register({"echo": None}, reset=False)
     assert list(await hand.consumer.unserved_jobs()) == ["a"]
+
+
+async def test_a_lane_that_nobody_here_can_read_does_not_keep_the_others_from_being_told(queue: JobQueue, hands: Hands):
+    hand = await hands()
+    await queue.submit(JobSpec("strange", id="strange"))
+    await queue.submit(JobSpec("paint", id="a"))
+    await queue.client.hdel(queue.keys.job("strange"), "unserved")
+    await queue.client.hdel(queue.keys.job("a"), "unserved")
+    await queue.client.hset(queue.keys.fixed("lanes"), "strange", '{"service":"strange","tempo":"presto"}')
+    assert list(await hand.consumer.unserved_jobs()) == ["a"]
