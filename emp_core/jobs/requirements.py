@@ -137,7 +137,8 @@ class Requirement:
         ]
         if problems:
             raise ConfigError("a lane's requirement cannot be read", problems=tuple(problems))
-        return cls(asked=Requirements.from_dict(given), **outer, **{key: tuple(some) for key, some in workers.items()})
+        avoid, not_here = tuple(workers["avoid"]), tuple(workers["not_here"])
+        return cls(asked=Requirements.from_dict(given), avoid=avoid, not_here=not_here, **outer)
 
     @staticmethod
     @lru_cache(maxsize=1024)
