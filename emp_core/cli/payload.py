@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from emp_core.errors import ConfigError, PayloadTooLarge
+from emp_core.jobs.requirements import kind_of
 
 __all__ = ["apply_fields", "read_payload"]
 
@@ -33,7 +34,8 @@ def read_payload(source: str | None, *, max_bytes: int) -> dict[str, Any]:
     payload = _parsed(content, where)
     if not isinstance(payload, dict):
         raise ConfigError(
-            f"the payload in {where} is {_kind(payload)}, and a JSON object is needed", hint='write it as {"key": ...}'
+            f"the payload in {where} is {kind_of(payload)}, and a JSON object is needed",
+            hint='write it as {"key": ...}',
         )
     return payload
 
@@ -113,7 +115,7 @@ def _assign(payload: dict[str, Any], assignment: str) -> str | None:
         elif isinstance(here, dict):
             key = name
         else:
-            return f"-p {assignment}: {'.'.join(names[:depth])} is {_kind(here)}, so nothing can be set in it"
+            return f"-p {assignment}: {'.'.join(names[:depth])} is {kind_of(here)}, so nothing can be set in it"
         if last:
             here[key] = _value(text)
         else:
@@ -126,18 +128,3 @@ def _value(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a truth value"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case list():
-            return "a list"
-    return "an object"

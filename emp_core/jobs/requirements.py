@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from emp_core.errors import ConfigError
 
-__all__ = ["NO_REQUIREMENTS", "Requirement", "Requirements", "is_finite", "is_number", "is_text"]
+__all__ = ["NO_REQUIREMENTS", "Requirement", "Requirements", "is_finite", "is_number", "is_text", "kind_of"]
 
 _ISOLATION = ("none", "loose", "strict")
 _SHOWN_CHARS = 60
@@ -46,7 +46,7 @@ class Requirements:
         if given is None:
             return cls()
         if not isinstance(given, Mapping):
-            raise ConfigError(f"requirements must be an object, not {_kind(given)}")
+            raise ConfigError(f"requirements must be an object, not {kind_of(given)}")
         problems: list[str] = []
         known = {"models", "hardware", "capabilities", "exclude", "isolation"}
         problems += [
@@ -166,10 +166,10 @@ def _models(given: Any, problems: list[str]) -> tuple[str, ...]:
     if given is None:
         return ()
     if not isinstance(given, (list, tuple)):
-        problems.append(f"requirements.models: expected a list of names, not {_kind(given)}")
+        problems.append(f"requirements.models: expected a list of names, not {kind_of(given)}")
         return ()
     problems += [
-        f"requirements.models[{i}]: expected a name, not {_kind(name)}"
+        f"requirements.models[{i}]: expected a name, not {kind_of(name)}"
         for i, name in enumerate(given)
         if not is_text(name) or not name
     ]
@@ -180,7 +180,7 @@ def _hardware(given: Any, problems: list[str]) -> dict[str, float]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        problems.append(f"requirements.hardware: expected an object, not {_kind(given)}")
+        problems.append(f"requirements.hardware: expected an object, not {kind_of(given)}")
         return {}
     problems += _name_problems("hardware", given)
     problems += [
@@ -195,7 +195,7 @@ def _custom(where: str, given: Any, problems: list[str]) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        problems.append(f"requirements.{where}: expected an object, not {_kind(given)}")
+        problems.append(f"requirements.{where}: expected an object, not {kind_of(given)}")
         return {}
     problems += _name_problems(where, given)
     for name, wanted in given.items():
@@ -220,11 +220,12 @@ def _shown(value: Any) -> str:
     try:
         text = _path(repr(value))
     except ValueError:  # a whole number with more digits than Python writes
-        return _kind(value)
+        return kind_of(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
     match value:
         case None:
             return "null"

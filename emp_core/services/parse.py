@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from emp_core.errors import ConfigError
+from emp_core.jobs.requirements import kind_of
 from emp_core.services.interpolate import JsonObject, at, expand
 from emp_core.services.ports import PORT_MAX
-from emp_core.services.reading import EntryReader, kind_of
+from emp_core.services.reading import EntryReader
 from emp_core.services.schema import ConnectorEntry, ServiceEntry, ServiceRoute, ServiceType, WorkerType
 
 __all__ = ["MAPPING_MAX_BYTES", "Parts", "check_references", "load_json", "parse_parts"]

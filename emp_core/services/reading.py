@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from emp_core.jobs.requirements import kind_of
 from emp_core.services.interpolate import at
 
-__all__ = ["EntryReader", "kind_of"]
+__all__ = ["EntryReader"]
 
 _SHOWN_MAX = 60
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -149,24 +150,6 @@ class EntryReader:
             return number
         self.problem(path, f"expected a whole number from {least} to {most}, not {_shown(value)}")
         return least
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a truth value"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case list() | tuple():
-            return "a list"
-        case Mapping():
-            return "an object"
-    return type(value).__name__
 
 
 def _shown(value: Any) -> str:
