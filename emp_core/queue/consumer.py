@@ -16,6 +16,7 @@ from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
 from emp_core.queue.connection import Limits, undisturbed
+from emp_core.queue.explain import tell_unserved
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
 from emp_core.queue.workers import WorkerView, read_workers
@@ -341,14 +342,7 @@ class Consumer:
 
     async def tell_unserved(self, job_id: str, reasons: Sequence[str]) -> None:
         """Write into a job's events that nobody can run it, and that this was written."""
-        arguments = {
-            "events_max": self._settings.events_max,
-            "id": job_id,
-            "name": "unserved",
-            "fragment": f',"reasons":{dumps(list(reasons))}',
-        }
-        if await self._run("note", arguments):
-            await self._run("mark", {"id": job_id, "field": "unserved"})
+        await tell_unserved(self._run, job_id, reasons, events_max=self._settings.events_max)
 
     async def retire(self) -> None:
         """Take this worker out of every index."""

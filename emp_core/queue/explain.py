@@ -1,11 +1,12 @@
 """Why a job is where it is: its position, what it waits for, and what each live worker says to it."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import frozen
 
+from emp_core.jobs.codec import dumps
 from emp_core.jobs.matching import Match, customer_reasons, match
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
@@ -14,7 +15,7 @@ from emp_core.queue.calls import Calls
 from emp_core.queue.estimate import Readiness, left_to_a_warmer_one_s, mean_run_s, place_of
 from emp_core.queue.workers import WorkerView
 
-__all__ = ["Explanation", "WorkerVerdict", "explain", "unserved_reasons"]
+__all__ = ["Explanation", "WorkerVerdict", "explain", "tell_unserved", "unserved_reasons"]
 
 _ACTIVE_MOST = 5000
 
@@ -80,6 +81,20 @@ def unserved_reasons(requirement: Requirement, workers: Sequence[WorkerView]) ->
     if not workers:
         return ["no worker is alive"]
     return [f"{name}: {', '.join(verdict.reasons)}" for name, verdict in judged if not isinstance(verdict, Match)]
+
+
+async def tell_unserved(
+    run: Callable[[str, Mapping[str, Any]], Awaitable[Any]], job_id: str, reasons: Sequence[str], *, events_max: int
+) -> None:
+    """Write into a job's events that nobody can run it, and mark the job so that it is told only once.
+
+    Args:
+        run: runs a script by its name.
+    """
+    fragment = f',"reasons":{dumps(list(reasons))}'
+    note = {"events_max": events_max, "id": job_id, "name": "unserved", "fragment": fragment}
+    if await run("note", note):
+        await run("mark", {"id": job_id, "field": "unserved"})
 
 
 async def explain(calls: Calls, job: Job, workers: Sequence[WorkerView]) -> Explanation:

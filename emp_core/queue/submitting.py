@@ -1,7 +1,7 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
-from emp_core.queue.explain import unserved_reasons
+from emp_core.queue.explain import tell_unserved, unserved_reasons
 from emp_core.queue.scripts import load_script
 from emp_core.queue.workers import WorkerView
 
@@ -58,8 +58,7 @@ class Submitter:
         most = self._settings.max_payload_bytes
         encoded = [(spec, spec.id or new_job_id(), encode_spec(spec, max_payload_bytes=most)) for spec in specs]
         if strict:
-            for requirement in {entry.requirement for _, _, entry in encoded}:
-                await self._refuse_unserved(Requirement.from_json(requirement))
+            self._refuse_unserved({entry.requirement for _, _, entry in encoded}, await self._workers())
         batches = [encoded[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]
         replies: list[Any] = []
         for start in range(0, len(batches), _PIPELINE):
@@ -85,8 +84,8 @@ class Submitter:
                 jobs.append(job)
                 if serving <= 0 and entry.requirement not in unserved and self._may_ask(entry.requirement):
                     unserved[entry.requirement] = job
-        for requirement, job in unserved.items():
-            await self._warn_if_unserved(Requirement.from_json(requirement), job)
+        if unserved:
+            await self._warn_of_unserved(unserved, await self._workers())
         return jobs
 
     async def _send_batches(self, batches: "Sequence[Sequence[tuple[JobSpec, str, EncodedSpec]]]") -> list[Any]:
@@ -143,21 +142,19 @@ class Submitter:
         self._asked_at[requirement] = now
         return True
 
-    async def _refuse_unserved(self, requirement: Requirement) -> None:
-        if reasons := unserved_reasons(requirement, await self._workers()):
-            raise NobodyServes(
-                f"no live worker can run this: {'; '.join(reasons)}", details={"requirement": requirement.as_dict()}
-            )
+    def _refuse_unserved(self, requirements: Iterable[str], workers: Sequence[WorkerView]) -> None:
+        for requirement in map(Requirement.from_json, requirements):
+            if reasons := unserved_reasons(requirement, workers):
+                raise NobodyServes(
+                    f"no live worker can run this: {'; '.join(reasons)}", details={"requirement": requirement.as_dict()}
+                )
 
-    async def _warn_if_unserved(self, requirement: Requirement, job: Job) -> None:
-        if reasons := unserved_reasons(requirement, await self._workers()):
-            fragment = ',"reasons":' + dumps(reasons)
-            await self._calls.run(
-                "note",
-                {"events_max": self._settings.events_max, "id": job.id, "name": "unserved", "fragment": fragment},
-            )
-            await self._calls.run("mark", {"id": job.id, "field": "unserved"})
-            log.warning("no live worker can run this job now", job=job.id, reasons=reasons)
+    async def _warn_of_unserved(self, unserved: Mapping[str, Job], workers: Sequence[WorkerView]) -> None:
+        """Warn for each requirement that nobody serves, in the events of the job that came first with it."""
+        for requirement, job in unserved.items():
+            if reasons := unserved_reasons(Requirement.from_json(requirement), workers):
+                await tell_unserved(self._calls.run, job.id, reasons, events_max=self._settings.events_max)
+                log.warning("no live worker can run this job now", job=job.id, reasons=reasons)
 
 
 def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, str]:

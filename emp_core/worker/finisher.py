@@ -46,11 +46,6 @@ class Finisher:
         """Give a job back that has no outcome; the attempt does not count."""
         self.hand_over(held, Release(), Finish(held.claimed.job.id, held.claimed.token, "release"))
 
-    @property
-    def backlog(self) -> int:
-        """Outcomes that are not recorded yet."""
-        return len(self._waiting)
-
     async def flushed(self) -> None:
         """Wait until everything that was handed over is recorded."""
         while self._waiting:
