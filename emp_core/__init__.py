@@ -13,6 +13,7 @@ if typing.TYPE_CHECKING:
     from emp_core.connectors.http import HTTPConnector
     from emp_core.connectors.websocket import WebSocketConnector
     from emp_core.errors import (
+        AddressRefused,
         ArtifactExists,
         ArtifactNotFound,
         AttemptTimeout,
@@ -25,6 +26,7 @@ if typing.TYPE_CHECKING:
         EmpError,
         IllegalTransition,
         InputError,
+        InputUnavailable,
         InvalidJob,
         JobFailed,
         JobNotFound,
@@ -65,6 +67,7 @@ if typing.TYPE_CHECKING:
     from emp_core.worker.worker import Worker
 
 __all__ = [
+    "AddressRefused",
     "Artifact",
     "ArtifactExists",
     "ArtifactNotFound",
@@ -90,6 +93,7 @@ __all__ = [
     "Health",
     "IllegalTransition",
     "InputError",
+    "InputUnavailable",
     "InvalidJob",
     "Job",
     "JobContext",

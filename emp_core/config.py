@@ -229,6 +229,12 @@ class Settings:
         secret=True,
         help="URL of the artifact store; `file://` in the data folder when not set.",
     )
+    private_hosts: tuple[str, ...] = setting(
+        "EMP_PRIVATE_HOSTS",
+        default=(),
+        parse=words,
+        help="What URLs in jobs may reach though it is private: `10.0.0.0/8,minio.internal:9000`; `*`: everything.",
+    )
     concurrency: tuple[str, ...] = setting(
         "EMP_CONCURRENCY",
         default=(),

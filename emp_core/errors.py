@@ -17,7 +17,9 @@
     │   ├── ArtifactExists
     │   ├── UnsafeName             a name that tries to leave its folder
     │   └── StorageUnavailable
-    ├── InputError                 an input of a job could not be fetched
+    ├── AddressRefused             an address from outside leads where it may not lead
+    ├── InputError                 an input of a job cannot be used, or may not be
+    │   └── InputUnavailable       it could not be fetched now; retry while attempts last
     └── ConnectorError             a service failed; the type decides what the worker does
         ├── InvalidJob             fail at once
         ├── MissingModel           release to another worker
@@ -43,6 +45,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "AddressRefused",
     "ArtifactExists",
     "ArtifactNotFound",
     "AttemptTimeout",
@@ -55,6 +58,7 @@ __all__ = [
     "EmpError",
     "IllegalTransition",
     "InputError",
+    "InputUnavailable",
     "InvalidJob",
     "JobFailed",
     "JobNotFound",
@@ -235,10 +239,22 @@ class StorageUnavailable(StorageError):
     exit_code = 2
 
 
+class AddressRefused(EmpError):
+    """An address from outside leads where it may not: into a private network, or to another kind of service."""
+
+    code = "address_refused"
+
+
 class InputError(EmpError):
-    """An input that a job refers to could not be fetched, or may not be."""
+    """An input that a job refers to cannot be used, or may not be: another attempt cannot help."""
 
     code = "input"
+
+
+class InputUnavailable(InputError):
+    """An input could not be fetched now: its server is away, busy or broken. Another attempt may go better."""
+
+    code = "input_unavailable"
 
 
 class ConnectorError(EmpError):

@@ -4,10 +4,12 @@ from attrs import frozen
 from tenacity import RetryCallState, wait_exponential_jitter
 
 from emp_core.errors import (
+    AddressRefused,
     AuthenticationFailed,
     DeadlineExceeded,
     EmpError,
     InputError,
+    InputUnavailable,
     InvalidJob,
     MissingModel,
     MissingNode,
@@ -23,7 +25,7 @@ from emp_core.jobs.outcomes import Failed, Release, Retry
 
 __all__ = ["Backoff", "job_error", "outcome_of"]
 
-_PERMANENT = (InvalidJob, InputError, UnsafeName, DeadlineExceeded)
+_PERMANENT = (InvalidJob, InputError, AddressRefused, UnsafeName, DeadlineExceeded)
 _ELSEWHERE = (MissingModel, MissingNode, NotHere)
 _PAUSES_SERVICE = (AuthenticationFailed, QuotaExhausted, StorageUnavailable)
 
@@ -61,7 +63,7 @@ def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Ba
         max_attempts: attempts that the job has; the last one's failure is final.
     """
     match error:
-        case _ if isinstance(error, _PERMANENT):
+        case _ if isinstance(error, _PERMANENT) and not isinstance(error, InputUnavailable):
             return Failed(job_error(error, retryable=False))
         case _ if isinstance(error, _ELSEWHERE):
             return Release(job_error(error, retryable=True), avoid_worker=True)

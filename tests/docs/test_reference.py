@@ -11,7 +11,7 @@ import pytest
 
 from emp_core import errors
 from emp_core.cli import failures
-from emp_core.errors import ConnectorError, EmpError, InputError, StorageError
+from emp_core.errors import AddressRefused, ConnectorError, EmpError, InputError, StorageError
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import Failed, Outcome, Release, Retry
 from emp_core.jobs.requirements import Requirements
@@ -37,7 +37,7 @@ def all_errors() -> list[type[EmpError]]:
 
 def of_an_attempt() -> list[type[Exception]]:
     """What a connector raises, and what the worker does not make of it by its type."""
-    trees = (ConnectorError, StorageError, InputError)
+    trees = (ConnectorError, StorageError, InputError, AddressRefused)
     return [RuntimeError, *(one for one in all_errors() if issubclass(one, trees))]
 
 
