@@ -12,6 +12,7 @@ from attrs import frozen
 
 from emp_core.errors import ConfigError, PayloadTooLarge
 from emp_core.jobs.checking import problems_of
+from emp_core.jobs.inputs import INPUT_KEY, inputs_of, without_contents
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
@@ -66,8 +67,11 @@ class EncodedSpec:
     requirement: str
 
 
-def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
+def encode_spec(spec: JobSpec, *, max_payload_bytes: int, said: JobSpec | None = None) -> EncodedSpec:
     """Check a spec and put it into the form that it has in Redis.
+
+    Args:
+        said: the spec as the submitter gave it, where a plugin added to it since: a repeated submit is told by that.
 
     Raises:
         ConfigError: fields that cannot be used; lists all of them.
@@ -101,7 +105,11 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int) -> EncodedSpec:
         pairs += ("deadline_at", str(to_us(spec.deadline_at)))
     digest = ""
     if spec.id is not None or spec.idempotency_key is not None:
-        digest = _digest(pairs, payload)
+        digest = (
+            _digest(pairs, payload)
+            if said in (None, spec)
+            else encode_spec(said, max_payload_bytes=max_payload_bytes).digest
+        )
         pairs += ("digest", digest)
     return EncodedSpec(pairs, payload, digest, lane, requirement)
 
@@ -136,6 +144,9 @@ def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
             f"the payload has {size:,} bytes, at most {max_payload_bytes:,} are taken",
             hint="put files into an artifact store and refer to them, or raise EMP_MAX_PAYLOAD_BYTES",
         )
+    # By its text: a payload without files, as most are, is not walked through.
+    if f'"{INPUT_KEY}"' in payload and (problems := inputs_of(spec.payload)[1]):
+        raise ConfigError("the job's files cannot be used", problems=tuple(problems))
     return payload
 
 
@@ -211,7 +222,7 @@ def as_shown(job: Job) -> dict[str, Any]:
         shown[name] = value.isoformat() if isinstance(value, datetime) else value
     shown["status"] = job.status.value
     if "payload" in shown:
-        shown["payload"] = without_secrets(shown["payload"])
+        shown["payload"] = without_secrets(without_contents(shown["payload"]))
     shown["requirements"] = job.requirements.as_dict()
     if not shown["requirements"]:
         del shown["requirements"]
