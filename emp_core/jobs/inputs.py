@@ -96,7 +96,7 @@ class InputRef:
         problems += _problems(said)
         if problems:
             raise ValueError("; ".join(problems))
-        source = next(name for name in _SOURCES if name in said)
+        source: Source = next(filter(said.__contains__, _SOURCES))
         at = _SPACE.sub("", said[source]) if source == "base64" else said[source]
         media_type = said.get("media_type")
         sha256 = said.get("sha256")
