@@ -103,7 +103,7 @@ class Failover:
             worth_waiting = [error for error in errors if isinstance(error, kinds)]
             if worth_waiting:
                 return worth_waiting[-1]
-        if none_left.details.get("servers"):  # there are others, which are away
+        if none_left.details.get("away"):
             return none_left
         refusals = [one for one in self._setbacks if isinstance(one.error, _REFUSED)]
         return _together(refusals) if refusals else errors[-1]

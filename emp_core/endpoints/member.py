@@ -13,7 +13,7 @@ from emp_core.errors import ConnectionLost, EmpError
 if TYPE_CHECKING:
     import anyio
 
-__all__ = ["EndpointEvent", "Member"]
+__all__ = ["EndpointEvent", "Member", "status_after"]
 
 
 @frozen
@@ -166,10 +166,7 @@ class Member:
                 self._tell(EndpointEvent("breaker_closed", self.name, "gets jobs again"))
 
 
-def status_after(error: Exception) -> EndpointStatus:
+def status_after(error: EmpError) -> EndpointStatus:
     """Whether an endpoint that gave this error is not there, or there and not well."""
-    if isinstance(error, TimeoutError | ConnectionLost):
-        return EndpointStatus.OFFLINE
-    if isinstance(error, EmpError) and "cause" in error.details:  # a request that got no whole answer
-        return EndpointStatus.OFFLINE
-    return EndpointStatus.ERROR
+    no_answer = isinstance(error, ConnectionLost) or "cause" in error.details
+    return EndpointStatus.OFFLINE if no_answer else EndpointStatus.ERROR

@@ -310,12 +310,13 @@ def _nobody(members: Collection[Member], *, tried: Collection[str]) -> EmpError:
     """The error for a job that no endpoint takes now."""
     if not members:
         why = f"no server is left: tried {', '.join(sorted(tried))}" if tried else "there is no server that could"
-        return ServiceUnavailable(why, hint="add or enable servers", details={"servers": {}})
+        return ServiceUnavailable(why, hint="add or enable servers", details={"servers": {}, "away": []})
     reasons = {one.name: one.trouble or "" for one in members}
     said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     message = f"server {said}" if len(members) == 1 else f"none of {len(members)} servers takes jobs now: {said}"
+    details = {"servers": reasons, "away": [one.name for one in members if one.endpoint.enabled]}
     waiting = [one for one in members if one.status is EndpointStatus.ONLINE and one.paused_s > 0]
     if waiting:
         soonest = min(one.paused_s for one in waiting)
-        return ServiceBusy(message, retry_after_s=soonest, details={"servers": reasons})
-    return ServiceUnavailable(message, hint="are they running and reachable?", details={"servers": reasons})
+        return ServiceBusy(message, retry_after_s=soonest, details=details)
+    return ServiceUnavailable(message, hint="are they running and reachable?", details=details)

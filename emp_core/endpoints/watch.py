@@ -107,6 +107,8 @@ class Watch:
                 reading = await self._ask(endpoint)
         except EmpError as error:
             status, reason = status_after(error), error.message
+        except TimeoutError as error:
+            reason = str(error) or reason
         except Exception as error:  # whatever a plugin's question raises is the state of this endpoint and no other
             log.exception("an endpoint could not be asked how it is", endpoint=endpoint.name)
             status, reason = EndpointStatus.ERROR, f"{type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ import attrs
 import pluggy
 from attrs import field, frozen
 
+from emp_core.endpoints.balancers import BALANCERS
 from emp_core.errors import PluginError
 from emp_core.plugins.hookspecs import Registration
 
@@ -78,6 +79,8 @@ def _registrations(manager: pluggy.PluginManager, plugin: str, hook: str) -> tup
             raise _wrong(plugin, hook, one, "a Registration whose target reads 'package.module:Class'")
         if one.name in found:
             raise PluginError(f"the plugin {plugin} registers {one.name!r} twice ({hook})")
+        if hook == REGISTERING_HOOKS["balancer"] and one.name in BALANCERS:
+            raise PluginError(f"the plugin {plugin} registers {one.name!r}, which is a strategy of emp-core's own")
         found[one.name] = one
     return tuple(found.values())
 
