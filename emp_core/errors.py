@@ -16,7 +16,9 @@
     │   ├── ArtifactNotFound
     │   ├── ArtifactExists
     │   ├── UnsafeName             a name that tries to leave its folder
-    │   └── StorageUnavailable
+    │   ├── CannotSign             this store gives no signed addresses
+    │   └── StorageUnavailable     the store cannot be reached or written now
+    │       └── StorageRefused     it will not have us: wrong key, no rights, no such container
     ├── AddressRefused             an address from outside leads where it may not lead
     ├── InputError                 an input of a job cannot be used, or may not be
     │   └── InputUnavailable       it could not be fetched now; retry while attempts last
@@ -50,6 +52,7 @@ __all__ = [
     "ArtifactNotFound",
     "AttemptTimeout",
     "AuthenticationFailed",
+    "CannotSign",
     "ConfigError",
     "ConnectionLost",
     "ConnectorError",
@@ -79,6 +82,7 @@ __all__ = [
     "ServiceBusy",
     "ServiceUnavailable",
     "StorageError",
+    "StorageRefused",
     "StorageUnavailable",
     "UnsafeName",
 ]
@@ -232,11 +236,24 @@ class UnsafeName(StorageError):
     code = "unsafe_name"
 
 
+class CannotSign(StorageError):
+    """The store has no signed addresses, or what it was opened with does not allow them."""
+
+    code = "cannot_sign"
+    exit_code = 2
+
+
 class StorageUnavailable(StorageError):
     """The store cannot be reached or written now (disk full, no permission, network)."""
 
     code = "storage_unavailable"
     exit_code = 2
+
+
+class StorageRefused(StorageUnavailable):
+    """The store is there and will not have us: wrong credentials, missing rights, no such container or bucket."""
+
+    code = "storage_refused"
 
 
 class AddressRefused(EmpError):

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import anyio
 import pytest
 
-from emp_core.errors import ArtifactExists, ArtifactNotFound, StorageUnavailable, UnsafeName
+from emp_core.errors import ArtifactExists, ArtifactNotFound, CannotSign, StorageUnavailable, UnsafeName
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.local import LocalStore
 
@@ -30,7 +31,9 @@ async def read(store: LocalStore, key: str) -> bytes:
 
 
 def files(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+    """What lies in a store, without what the store knows of it."""
+    found = [str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()]
+    return sorted(name for name in found if not name.startswith(".emp/"))
 
 
 def test_it_is_an_artifact_store(store: LocalStore) -> None:
@@ -262,3 +265,98 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert said.stdout.count("no room left") == 2, said.stderr
     assert said.stderr == ""
     assert files(tmp_path) == []
+
+
+async def listed(store: LocalStore, prefix: str = "", before: datetime | None = None) -> list[str]:
+    return [one.key async for one in store.list_objects(prefix, stored_before=before)]
+
+
+async def test_what_is_known_of_a_file_is_told_later_by_another_store_of_the_folder(store: LocalStore) -> None:
+    stored = await store.put("a/cat.png", b"cat", media_type="image/png", retention="draft")
+    assert stored.retention == "draft"
+    assert stored.stored_at is not None
+    assert abs((datetime.now(UTC) - stored.stored_at).total_seconds()) < 60
+    assert await LocalStore(store.root).stat("a/cat.png") == stored
+
+
+async def test_the_facts_of_a_file_go_with_it(store: LocalStore) -> None:
+    for key in ("a/cat.png", "a", "a.json/b"):
+        await store.put(key, key.encode(), media_type="image/png", retention="draft")
+        await store.delete(key)
+    assert [*store.root.rglob("*")] == [store.root / ".emp"]
+    (store.root / "a").write_text("somebody else's")
+    assert (await store.stat("a")).retention is None
+
+
+async def test_names_that_look_like_each_others_facts_do_not_mix(store: LocalStore) -> None:
+    for key in ("a", "a.json/b", "A.json"):
+        await store.put(key, key.encode(), media_type=f"x/{len(key)}")
+    assert [(await store.stat(key)).media_type for key in ("a", "a.json/b", "A.json")] == ["x/1", "x/8", "x/6"]
+
+
+async def test_only_what_was_put_here_is_listed(store: LocalStore, tmp_path: Path) -> None:
+    for key in ("a/1", "a/2", "ab", "b/c/3", ".hidden"):
+        await store.put(key, b"x", media_type="x/y")
+    (store.root / "foreign").write_text("x")
+    (store.root / "b" / "replaced").write_text("x")
+    await store.put("b/grown", b"x", media_type="x/y")
+    (store.root / "b" / "grown").write_text("somebody else's")
+    (tmp_path / "outside").mkdir()
+    (store.root / "link").symlink_to(tmp_path / "outside")
+    (store.root / "b" / "link").symlink_to(store.root / "ab")
+    assert await listed(store) == [".hidden", "ab", "a/1", "a/2", "b/c/3"]
+    assert await listed(store, "a") == ["ab", "a/1", "a/2"]
+    assert await listed(store, "b/c/") == ["b/c/3"]
+    assert await listed(store, "nothing/") == []
+    assert await listed(LocalStore(tmp_path / "never made")) == []
+
+
+async def test_only_what_was_stored_before_a_moment_is_listed(store: LocalStore) -> None:
+    for key, age in (("old", 7200), ("new", 0)):
+        await store.put(key, b"x", media_type="x/y")
+        changed = datetime.now(UTC).timestamp() - age
+        os.utime(store.root / key, (changed, changed))
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    assert await listed(store, before=hour_ago) == ["old"]
+    assert sorted(await listed(store, before=hour_ago + timedelta(hours=2))) == ["new", "old"]
+
+
+async def test_what_is_listed_may_be_deleted_on_the_way(store: LocalStore) -> None:
+    for number in range(250):
+        await store.put(f"jobs/{number:03}/out", b"x", media_type="x/y")
+    async for one in store.list_objects():
+        await store.delete(one.key)
+    assert [*store.root.rglob("*")] == [store.root / ".emp"]
+
+
+async def test_deleting_leaves_folders_that_hold_something(store: LocalStore) -> None:
+    await store.put("a/b/1", b"x", media_type="x/y")
+    await store.put("a/2", b"x", media_type="x/y")
+    await store.delete("a/b/1")
+    assert files(store.root) == ["a/2"]
+    assert not (store.root / "a" / "b").exists()
+
+
+async def test_the_stores_own_folder_is_no_place_for_files(store: LocalStore) -> None:
+    for key in (".emp/ab/x.json", ".emp", ".EMP/x"):
+        with pytest.raises(UnsafeName, match="own folder"):
+            await store.put(key, b"x", media_type="x/y")
+    await store.put("a/.emp/x", b"x", media_type="x/y")
+    assert await listed(store) == ["a/.emp/x"]
+
+
+async def test_facts_that_cannot_be_read_make_a_file_nobodys(store: LocalStore) -> None:
+    await store.put("cat", b"cat", media_type="x/y", retention="draft")
+    [facts] = (store.root / ".emp").rglob("*.json")
+    for text in ("", "[]", "{", '{"key": "dog"}', '{"key": "cat", "media_type": 1}', "\ud800"):
+        facts.write_text(text, errors="surrogatepass")
+        found = await store.stat("cat")
+        assert (found.sha256, found.retention) == ("", None)
+        assert await listed(store) == []
+
+
+async def test_a_file_has_no_signed_address(store: LocalStore) -> None:
+    with pytest.raises(CannotSign, match="azure://"):
+        await store.sign("cat", expires_in_s=60)
+    with pytest.raises(UnsafeName):
+        await store.sign("../cat", expires_in_s=60)

@@ -84,7 +84,8 @@ class Rig:
     @property
     def stored(self) -> list[str]:
         """The names of all stored files, without the job's folder and the attempt."""
-        return sorted(path.name.split("-", 2)[2] for path in self.folder.rglob("*") if path.is_file())
+        # The store keeps what it knows of its files in .emp.
+        return sorted(path.name.split("-", 2)[2] for path in self.folder.glob("[!.]*/**/*") if path.is_file())
 
 
 @contextlib.asynccontextmanager
