@@ -46,12 +46,15 @@ class ServiceInfo:
     Attributes:
         models: by name; None when it does not tell.
         details: anything else worth showing.
+        capabilities: custom capabilities that jobs may ask for (node classes, formats …), in the shapes of
+            `Requirements.capabilities`; None as a value: it does not tell, which counts as having all.
     """
 
     name: str
     version: str = ""
     models: Mapping[str, ModelOffer] | None = None
     details: Mapping[str, Any] = field(factory=dict)
+    capabilities: Mapping[str, Any] = field(factory=dict)
 
 
 @frozen

@@ -14,6 +14,7 @@ from emp_core.jobs.requirements import Requirement, Requirements, is_number
 
 __all__ = ["Capabilities", "Match", "Mismatch", "ModelOffer", "ServiceOffer", "customer_reasons", "match"]
 
+_SHOWN_CHARS = 200
 AVOID_PENALTY_MS = 100_000.0
 """What it costs to retry a job where it just failed: left for 30 s to another worker, if there is one."""
 
@@ -43,6 +44,8 @@ class ServiceOffer:
         models: what it has; None when the service does not tell, which counts as having all.
         withdrawn: why it takes no jobs now; None when it does.
         accepts: names by which jobs may require it.
+        capabilities: custom ones that the service itself tells (node classes, formats …); one that is None it does not tell,
+            which counts as having all. What the operator declares goes first.
     """
 
     connector: str
@@ -51,6 +54,7 @@ class ServiceOffer:
     models: Mapping[str, ModelOffer] | None = None
     withdrawn: str | None = None
     accepts: tuple[str, ...] = ()
+    capabilities: Mapping[str, Any] = field(factory=dict)
 
 
 @frozen
@@ -121,7 +125,7 @@ def match(requirement: Requirement, offered: Capabilities) -> Match | Mismatch:
         *_customer_reasons(requirement, offered),
         *_model_reasons(requirement.asked, service),
         *_hardware_reasons(requirement.asked, offered),
-        *_custom_reasons(requirement.asked, offered),
+        *_custom_reasons(requirement.asked, offered, service),
     ]
     if reasons:
         return Mismatch(tuple(reasons))
@@ -183,12 +187,15 @@ def _hardware_reasons(asked: Requirements, offered: Capabilities) -> list[str]:
     return reasons
 
 
-def _custom_reasons(asked: Requirements, offered: Capabilities) -> list[str]:
-    have = {**offered.resources, **offered.custom}
+def _custom_reasons(asked: Requirements, offered: Capabilities, service: ServiceOffer) -> list[str]:
+    if not (asked.capabilities or asked.exclude):
+        return []
+    have = {**offered.resources, **service.capabilities, **offered.custom}
+    untold = {name for name, told in service.capabilities.items() if told is None and name not in offered.custom}
     reasons = [
-        f"capability {name} is {_shown(have, name)}, the job wants {_wanted(wanted)}"
+        f"capability {name} {_lacking(have, name, wanted)}"
         for name, wanted in asked.capabilities.items()
-        if not (name in have and _satisfies(have[name], wanted))
+        if name not in untold and not (name in have and _satisfies(have[name], wanted))
     ]
     reasons += [
         f"capability {name} is {_shown(have, name)}, the job excludes {_wanted(unwanted)}"
@@ -210,6 +217,8 @@ def _satisfies(have: Any, wanted: Any) -> bool:
 
 
 def _among(one: Any, offered: Any) -> bool:
+    if isinstance(one, str):  # equal to texts only: the list may be long, and this is how it is searched fast
+        return one in offered
     return any(_equal(one, other) for other in offered)
 
 
@@ -218,8 +227,23 @@ def _equal(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
+def _lacking(have: Mapping[str, Any], name: str, wanted: Any) -> str:
+    """What is missing. Of a list, which may be long, what is not in it."""
+    if isinstance(have.get(name), list | tuple):
+        missing = [one for one in _items(wanted) if not _among(one, have[name])]
+        return f"lacks {', '.join(json.dumps(one, ensure_ascii=False) for one in missing)}"
+    return f"is {_shown(have, name)}, the job wants {_wanted(wanted)}"
+
+
+def _items(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
 def _shown(have: Mapping[str, Any], name: str) -> str:
-    return json.dumps(have[name], ensure_ascii=False) if name in have else "not offered"
+    if name not in have:
+        return "not offered"
+    text = json.dumps(have[name], ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
 def _wanted(wanted: Any) -> str:

@@ -6,14 +6,20 @@ from typing import Any
 
 import cattrs
 from attrs import frozen
+from cattrs.gen import make_dict_unstructure_fn
 
 from emp_core.jobs.codec import dumps
-from emp_core.jobs.matching import Capabilities
+from emp_core.jobs.matching import Capabilities, ModelOffer
 from emp_core.queue.keys import Keys
 
 __all__ = ["WorkerView", "decode_worker", "encode_capabilities", "read_workers"]
 
 _converter = cattrs.Converter()
+_compact = cattrs.Converter()
+# A service may have thousands of models: what is as usual is not written.
+_compact.register_unstructure_hook(
+    ModelOffer, make_dict_unstructure_fn(ModelOffer, _compact, _cattrs_omit_if_default=True)
+)
 _TEXTS = ("worker_id", "machine_id", "pool", "region")
 
 
@@ -39,7 +45,7 @@ class WorkerView:
 def encode_capabilities(capabilities: Capabilities) -> list[str]:
     """Names and values in turn, for the hash."""
     pairs: list[str] = []
-    for name, value in _converter.unstructure(capabilities).items():
+    for name, value in _compact.unstructure(capabilities).items():
         if value is not None:
             pairs += (name, value if name in _TEXTS else dumps(value))
     return pairs

@@ -93,6 +93,7 @@ class ServiceRunner:
             models=self._info.models,
             withdrawn=self._withdrawn,
             accepts=self.accepts,
+            capabilities=self._info.capabilities,
         )
 
     @property

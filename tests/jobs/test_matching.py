@@ -137,6 +137,29 @@ def test_capabilities_may_name_the_machines_resources_and_the_operators_word_cou
     )
 
 
+def test_a_service_tells_capabilities_of_its_own_and_the_operators_word_counts_first():
+    told = ServiceOffer("ComfyUI", capabilities={"nodes": ["A", "B"], "fast": True})
+    asked = need({"capabilities": {"nodes": ["A"], "fast": True}})
+    assert reasons(asked, offer(service=told)) == ()
+    assert reasons(need({"exclude": {"nodes": "B"}}), offer(service=told)) != ()
+    assert reasons(asked, offer(service=told, custom={"fast": False})) == ("capability fast is false, the job wants true",)
+
+
+def test_of_a_long_list_only_what_is_missing_is_told():
+    told = ServiceOffer("ComfyUI", capabilities={"nodes": [f"Node{number}" for number in range(1500)]})
+    [why] = reasons(need({"capabilities": {"nodes": ["Node7", "Shout", "Whisper"]}}), offer(service=told))
+    assert why == 'capability nodes lacks "Shout", "Whisper"'
+    [excluded] = reasons(need({"exclude": {"nodes": ["Node7"]}}), offer(service=told))
+    assert len(excluded) < 300
+
+
+def test_a_capability_that_a_service_does_not_tell_counts_as_having_all():
+    untold = ServiceOffer("ComfyUI", capabilities={"nodes": None})
+    assert reasons(need({"capabilities": {"nodes": ["A"]}}), offer(service=untold)) == ()
+    assert reasons(need({"capabilities": {"nodes": ["A"]}}), offer(service=untold, custom={"nodes": ["B"]})) != ()
+    assert reasons(need({"exclude": {"nodes": ["A"]}}), offer(service=untold)) == ()
+
+
 def test_reasons_are_written_as_people_write():
     [why] = reasons(need({"capabilities": {"place": ["Köln"]}}), offer(custom={"place": "Düren"}))
     assert why == 'capability place is "Düren", the job wants ["Köln"]'

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from emp_core.jobs.matching import Capabilities, ModelOffer, ServiceOffer
 from emp_core.queue.queue import JobQueue
+from emp_core.queue.workers import decode_worker, encode_capabilities
 
 from .hands import Hands, make_due, put
 
@@ -95,3 +97,12 @@ async def test_a_customer_far_down_the_turns_is_found(queue: JobQueue, hands: Ha
     hand = await hands(customers_allow=("last",))
     assert await hand.ids(5) == ["mine"]
     assert await hand.ids(5) == []
+
+
+def test_models_take_no_more_room_than_what_is_unusual_about_them():
+    usual = {f"loras/style-{number}.safetensors": ModelOffer() for number in range(1000)}
+    service = ServiceOffer("ComfyUI", models={**usual, "hot": ModelOffer(loaded=True, size_bytes=7)})
+    facts = encode_capabilities(Capabilities("w", "m", services={"comfyui": service}))
+    assert sum(map(len, facts)) < 45 * len(usual)
+    read = decode_worker("w", dict(zip(facts[::2], facts[1::2], strict=True)), 1.0)
+    assert read.capabilities.services == {"comfyui": service}
