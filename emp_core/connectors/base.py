@@ -48,6 +48,7 @@ class ServiceInfo:
         details: anything else worth showing.
         capabilities: custom capabilities that jobs may ask for (node classes, formats …), in the shapes of
             `Requirements.capabilities`; None as a value: it does not tell, which counts as having all.
+        other_models: what it costs to get a model that it has not; None: it cannot.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ServiceInfo:
     models: Mapping[str, ModelOffer] | None = None
     details: Mapping[str, Any] = field(factory=dict)
     capabilities: Mapping[str, Any] = field(factory=dict)
+    other_models: ModelOffer | None = None
 
 
 @frozen

@@ -34,6 +34,9 @@ class ModelOffer:
     size_bytes: int | None = None
 
 
+_READY = ModelOffer(loaded=True)
+
+
 @frozen
 class ServiceOffer:
     """A service that a worker speaks to.
@@ -46,6 +49,7 @@ class ServiceOffer:
         accepts: names by which jobs may require it.
         capabilities: custom ones that the service itself tells (node classes, formats …); one that is None it does not tell,
             which counts as having all. What the operator declares goes first.
+        other_models: what it costs to get a model that it has not; None: it cannot.
     """
 
     connector: str
@@ -55,6 +59,13 @@ class ServiceOffer:
     withdrawn: str | None = None
     accepts: tuple[str, ...] = ()
     capabilities: Mapping[str, Any] = field(factory=dict)
+    other_models: ModelOffer | None = None
+
+    def model(self, name: str) -> ModelOffer | None:
+        """What it offers of a model; None: it has not got it, and cannot get it."""
+        if self.models is None:
+            return _READY
+        return self.models.get(name, self.other_models)
 
 
 @frozen
@@ -134,9 +145,8 @@ def match(requirement: Requirement, offered: Capabilities) -> Match | Mismatch:
 
 
 def _penalty_ms(asked: Requirements, service: ServiceOffer) -> float:
-    if service.models is None:
-        return 0.0
-    return sum(offer.load_ms for model in asked.models if not (offer := service.models[model]).loaded)
+    offers = map(service.model, asked.models)
+    return sum(offer.load_ms for offer in offers if offer is not None and not offer.loaded)
 
 
 def _place_reasons(requirement: Requirement, offered: Capabilities) -> list[str]:
@@ -171,9 +181,7 @@ def _customer_reasons(requirement: Requirement, offered: Capabilities) -> list[s
 
 
 def _model_reasons(asked: Requirements, service: ServiceOffer) -> list[str]:
-    if service.models is None:
-        return []
-    return [f"has no model {model}" for model in asked.models if model not in service.models]
+    return [f"has no model {model}" for model in asked.models if service.model(model) is None]
 
 
 def _hardware_reasons(asked: Requirements, offered: Capabilities) -> list[str]:

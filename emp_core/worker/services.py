@@ -94,6 +94,7 @@ class ServiceRunner:
             withdrawn=self._withdrawn,
             accepts=self.accepts,
             capabilities=self._info.capabilities,
+            other_models=self._info.other_models,
         )
 
     @property

@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 
-from emp_core.jobs.matching import AVOID_PENALTY_MS, Capabilities, Match, Mismatch, ServiceOffer, match
+from emp_core.jobs.matching import AVOID_PENALTY_MS, Capabilities, Match, Mismatch, ModelOffer, ServiceOffer, match
 from emp_core.jobs.requirements import Requirement, Requirements
 
 from . import offers
@@ -68,6 +68,12 @@ def test_all_models_are_needed_and_each_that_is_missing_is_named():
 def test_a_service_that_does_not_tell_its_models_counts_as_having_all():
     assert match(need({"models": ["a"]}), offer()) == Match("comfyui", 0.0)
     assert reasons(need({"models": ["a"]}), offer(service=ServiceOffer("ComfyUI", models={}))) == ("has no model a",)
+
+
+def test_a_service_that_can_get_other_models_offers_them_at_their_cost():
+    service = ServiceOffer("Ollama", models={"a": ModelOffer(loaded=True)}, other_models=ModelOffer(load_ms=60_000.0))
+    assert match(need({"models": ["a"]}), offer(service=service)) == Match("comfyui", 0.0)
+    assert match(need({"models": ["a", "b"]}), offer(service=service)) == Match("comfyui", 60_000.0)
 
 
 def test_models_that_are_not_loaded_cost_the_time_of_loading_them():
