@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from attrs import field, frozen
 
 from emp_core.connectors.context import JobContext
+from emp_core.connectors.payloads import read_payload
 from emp_core.jobs.matching import ModelOffer
-from emp_core.jobs.model import Job
+from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 from emp_core.log.logger import Logger, get_logger
 
@@ -83,10 +84,46 @@ class Connector(ABC):
     version: ClassVar[str] = "0"
     max_concurrent_jobs: ClassVar[int] = 1
     """Jobs at once, when the operator does not say otherwise."""
+    payload_class: ClassVar[type | Mapping[str, type] | None] = None
+    """An attrs class that payloads must fit, or one by what the job requires; None: anything goes.
+
+    Payloads are checked at submit where this connector is installed, and before `process_job` in any case, which finds
+    the object as ``context.payload``. `emp_core.connectors.payloads` says what such a class may hold.
+    """
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         self.log: Logger = get_logger("emp.connector").bind(service=config.name)
+
+    @classmethod
+    def payload_class_of(cls, service_required: str) -> type | None:
+        """The class that payloads of jobs for this service must fit."""
+        if isinstance(cls.payload_class, Mapping):
+            return cls.payload_class.get(service_required)
+        return cls.payload_class
+
+    @classmethod
+    def payload_of(cls, job: Job | JobSpec) -> Any:
+        """A job's payload as its payload class, or as it is where there is none.
+
+        Raises:
+            InvalidJob: it does not fit; lists every mistake with its path.
+            PluginError: the payload class itself cannot be used.
+        """
+        kind = cls.payload_class_of(job.service_required)
+        return job.payload if kind is None else read_payload(kind, job.payload)
+
+    @classmethod
+    def prepare_job(cls, spec: JobSpec) -> JobSpec:
+        """Fill in what the user did not say, before the job goes into the queue: defaults, and what its payload requires.
+
+        Called at submit, where this connector is installed, with a payload that fits the payload class. What the user said
+        goes before what is found here: `JobSpec.with_requirements` sees to that for requirements. No I/O.
+
+        Raises:
+            InvalidJob: no worker could run this job.
+        """
+        return spec
 
     async def connect(self) -> None:
         """Get ready. Raises ServiceUnavailable when the service is not there; the worker tries again later."""

@@ -36,6 +36,7 @@ class JobContext:
 
     Attributes:
         job: the job.
+        payload: its payload as the connector's payload class; as it came where there is none.
         attempt: the number of this attempt, from 1.
         deadline: when the attempt must be done, or None.
         service_job_id: the service's id of a run that an earlier attempt began and left, to be adopted if it still
@@ -50,8 +51,10 @@ class JobContext:
         report: ProgressSink,
         save_checkpoint: Callable[[str], Awaitable[None]],
         deadline: datetime | None = None,
+        payload: Any = None,
     ) -> None:
         self.job = job
+        self.payload: Any = job.payload if payload is None else payload
         self.attempt = job.attempt
         self.deadline = deadline
         self.service_job_id = job.service_job_id

@@ -105,13 +105,13 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int, said: JobSpec | None =
         pairs += ("deadline_at", str(to_us(spec.deadline_at)))
     digest = ""
     if spec.id is not None or spec.idempotency_key is not None:
-        digest = (
-            _digest(pairs, payload)
-            if said in (None, spec)
-            else encode_spec(said, max_payload_bytes=max_payload_bytes).digest
-        )
+        digest = _digest(pairs, payload) if said is None or said is spec else _digest_of(said, max_payload_bytes)
         pairs += ("digest", digest)
     return EncodedSpec(pairs, payload, digest, lane, requirement)
+
+
+def _digest_of(said: JobSpec, max_payload_bytes: int) -> str:
+    return encode_spec(said, max_payload_bytes=max_payload_bytes).digest
 
 
 def _refuse_what_is_wrong(spec: JobSpec) -> None:

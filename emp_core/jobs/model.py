@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from emp_core.jobs.requirements import NO_REQUIREMENTS, Requirement, Requirements
 from emp_core.jobs.states import JobState
@@ -96,6 +96,10 @@ class JobSpec:
     idempotency_key: str | None = None
     labels: Mapping[str, str] = field(factory=dict)
     traceparent: str | None = None
+
+    def with_requirements(self, found: Requirements) -> "JobSpec":
+        """The spec with requirements that were found in its payload. What the submitter said goes before them."""
+        return evolve(self, requirements=self.requirements.over(found))
 
     @property
     def requirement(self) -> Requirement:

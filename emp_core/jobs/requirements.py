@@ -68,6 +68,16 @@ class Requirements:
             raise ConfigError("the job's requirements cannot be used", problems=tuple(problems))
         return made
 
+    def over(self, found: "Requirements") -> "Requirements":
+        """These, with what was ``found`` besides: all models of both; of everything else that both name, this one's word."""
+        return Requirements(
+            models=tuple(sorted({*self.models, *found.models})),
+            hardware={**found.hardware, **self.hardware},
+            capabilities={**found.capabilities, **self.capabilities},
+            exclude={**found.exclude, **self.exclude},
+            isolation=found.isolation if self.isolation == "none" else self.isolation,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The requirements without what is not asked."""
         shown: dict[str, Any] = {}

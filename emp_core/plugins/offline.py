@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from attrs import field, frozen
 
-from emp_core.connectors.base import Connector, Health, Refusal, ServiceConfig
+from emp_core.connectors.base import Connector, Health, Refusal
 from emp_core.connectors.context import JobContext
 from emp_core.errors import NotHere, ServiceUnavailable
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 
-__all__ = ["OfflinePlugin", "offline_connector"]
+__all__ = ["OfflinePlugin", "offline_connector", "offline_reason"]
 
 
 @frozen
@@ -59,10 +59,7 @@ def offline_connector(name: str, reason: str, cause: BaseException | None = None
 
     class OfflineConnector(Connector):
         service_type: ClassVar[str] = "offline"
-
-        def __init__(self, config: ServiceConfig) -> None:
-            super().__init__(config)
-            self.reason = reason
+        offline_reason: ClassVar[str] = reason
 
         async def connect(self) -> None:
             raise ServiceUnavailable(
@@ -80,3 +77,9 @@ def offline_connector(name: str, reason: str, cause: BaseException | None = None
 
     OfflineConnector.__name__ = OfflineConnector.__qualname__ = f"Offline{name}" if name.isidentifier() else "Offline"
     return OfflineConnector
+
+
+def offline_reason(connector: type[Connector]) -> str | None:
+    """Why a connector that was to be loaded could not be; None for one that was."""
+    reason: str | None = getattr(connector, "offline_reason", None)
+    return reason

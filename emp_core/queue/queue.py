@@ -3,9 +3,10 @@
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
+from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 from redis.asyncio import Redis
 
@@ -28,6 +29,9 @@ from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
 from emp_core.queue.workers import WorkerView, read_workers
 
+if TYPE_CHECKING:
+    from emp_core.plugins.preparing import Preparer
+
 __all__ = ["JobQueue", "find_redis"]
 
 _REREAD_S = 5.0
@@ -40,8 +44,9 @@ class JobQueue:
     while Redis is away; then they raise QueueUnavailable.
     """
 
-    def __init__(self, url: str | None, settings: Settings) -> None:
+    def __init__(self, url: str | None, settings: Settings, *, prepare: "bool | Preparer" = True) -> None:
         self._url = url
+        self._prepare = prepare
         self.settings = settings
         self.keys = Keys(settings.namespace)
         self._stack = AsyncExitStack()
@@ -52,9 +57,15 @@ class JobQueue:
         )
 
     @classmethod
-    def connect(cls, url: str | None = None, *, settings: Settings | None = None) -> Self:
-        """A queue at ``url``; at ``HUB_REDIS_URL`` when not given, or else at the embedded Redis that runs on this machine."""
-        return cls(url, Settings.from_env() if settings is None else settings)
+    def connect(
+        cls, url: str | None = None, *, settings: Settings | None = None, prepare: "bool | Preparer" = True
+    ) -> Self:
+        """A queue at ``url``; at ``HUB_REDIS_URL`` when not given, or else at the embedded Redis that runs on this machine.
+
+        Args:
+            prepare: whether the installed plugins check and prepare jobs at submit; or a preparer of your own.
+        """
+        return cls(url, Settings.from_env() if settings is None else settings, prepare=prepare)
 
     async def __aenter__(self) -> Self:
         if self._url is None:
@@ -107,6 +118,7 @@ class JobQueue:
 
         Raises:
             ConfigError: the spec cannot be used; lists every mistake.
+            InvalidJob: a plugin that is installed here finds that the payload does not fit; lists every mistake.
             PayloadTooLarge, QueueFull, NobodyServes: refused.
             DuplicateJob: the id or the idempotency key belongs to a job with another body.
         """
@@ -124,8 +136,17 @@ class JobQueue:
         """
         calls = self._calls
         if self._submitter is None:
-            self._submitter = Submitter(calls, self.settings, self.get, self.workers)
+            # In a thread: the first one imports what plugins are loaded with.
+            preparer = await to_thread.run_sync(self._preparer)
+            self._submitter = Submitter(calls, self.settings, self.get, self.workers, preparer)
         return await self._submitter.submit_many(specs, strict=strict)
+
+    def _preparer(self) -> "Preparer | None":
+        if not isinstance(self._prepare, bool):
+            return self._prepare
+        from emp_core.plugins.preparing import installed_preparer
+
+        return installed_preparer(self.settings) if self._prepare else None
 
     # -- reading -------------------------------------------------------------------------------------------------
 

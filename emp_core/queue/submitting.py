@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -20,6 +20,9 @@ from emp_core.queue.calls import Calls
 from emp_core.queue.explain import tell_unserved, unserved_reasons
 from emp_core.queue.scripts import load_script
 from emp_core.queue.workers import WorkerView
+
+if TYPE_CHECKING:
+    from emp_core.plugins.preparing import Preparer
 
 __all__ = ["Submitter"]
 
@@ -38,6 +41,7 @@ class Submitter:
     Args:
         get: reads a job that was there already.
         workers: reads the live workers, to tell when nobody serves a job.
+        preparer: what plugins do to a job first; None: nothing.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class Submitter:
         settings: Settings,
         get: Callable[[str], Awaitable[Job]],
         workers: Callable[[], Awaitable[list[WorkerView]]],
+        preparer: "Preparer | None" = None,
     ) -> None:
+        self._preparer = preparer
         self._calls = calls
         self._settings = settings
         self._get = get
@@ -56,7 +62,12 @@ class Submitter:
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool) -> list[Job]:
         """What `JobQueue.submit_many` does."""
         most = self._settings.max_payload_bytes
-        encoded = [(spec, spec.id or new_job_id(), encode_spec(spec, max_payload_bytes=most)) for spec in specs]
+        said = list(specs)
+        prepared = said if self._preparer is None else await self._preparer.prepare(said)
+        encoded = [
+            (spec, spec.id or new_job_id(), encode_spec(spec, max_payload_bytes=most, said=given))
+            for spec, given in zip(prepared, said, strict=True)
+        ]
         if strict:
             self._refuse_unserved({entry.requirement for _, _, entry in encoded}, await self._workers())
         batches = [encoded[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -16,6 +16,9 @@ from emp_core.queue.events import JobEvent
 from emp_core.queue.explain import Explanation
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import WorkerView
+
+if TYPE_CHECKING:
+    from emp_core.plugins.preparing import Preparer
 
 __all__ = ["SyncJobQueue"]
 
@@ -35,9 +38,11 @@ class SyncJobQueue:
         self._portal: BlockingPortal | None = None
 
     @classmethod
-    def connect(cls, url: str | None = None, *, settings: Settings | None = None) -> Self:
-        """A queue at ``url``, or where `JobQueue.connect` would find one."""
-        return cls(JobQueue.connect(url, settings=settings))
+    def connect(
+        cls, url: str | None = None, *, settings: Settings | None = None, prepare: "bool | Preparer" = True
+    ) -> Self:
+        """A queue at ``url``, or where `JobQueue.connect` would find one; ``prepare`` as there."""
+        return cls(JobQueue.connect(url, settings=settings, prepare=prepare))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

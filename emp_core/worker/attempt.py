@@ -121,6 +121,7 @@ class Attempts:
 
     async def _process(self, connector: Connector, held: Held) -> _Done:
         job = held.claimed.job
+        payload = connector.payload_of(job)
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)
         context = JobContext(
@@ -129,6 +130,7 @@ class Attempts:
             report=lambda percent, message, preview: self._report(held, percent, message, preview),
             save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
             deadline=job.deadline_at,
+            payload=payload,
         )
         result = await connector.process_job(job, context)
         return await self._fit(job, result)

@@ -1,6 +1,6 @@
 import json
 from collections.abc import AsyncIterable, AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -11,7 +11,7 @@ from emp_core.connectors.context import JobContext, Preview
 from emp_core.connectors.echo import EchoConnector
 from emp_core.errors import ConnectorError, InvalidJob, RateLimited
 from emp_core.jobs.codec import decode_job
-from emp_core.storage.interface import StoredObject
+from emp_core.storage.interface import ArtifactStore, StoredObject
 
 
 class MemoryStore:
@@ -46,7 +46,6 @@ class Bench:
         self.told: list[tuple[float, str | None]] = []
         fields = {"service_required": "echo", "status": "active", "attempt": str(attempt)}
         self.job = decode_job("job-1", fields, json.dumps(payload))
-        self.context = JobContext(self.job, store=self.store, report=self.report, save_checkpoint=self.checkpoint)
         self.connector = EchoConnector(ServiceConfig("echo"))
 
     def report(self, percent: float, message: str | None, preview: Preview | None) -> None:
@@ -56,7 +55,14 @@ class Bench:
         raise AssertionError("echo keeps no checkpoint")
 
     async def run(self) -> Any:
-        return await self.connector.process_job(self.job, self.context)
+        context = JobContext(
+            self.job,
+            store=cast("ArtifactStore", self.store),
+            report=self.report,
+            save_checkpoint=self.checkpoint,
+            payload=self.connector.payload_of(self.job),
+        )
+        return await self.connector.process_job(self.job, context)
 
 
 async def test_the_payload_comes_back_as_data():
@@ -66,8 +72,10 @@ async def test_the_payload_comes_back_as_data():
     }
 
 
-async def test_a_payload_that_is_no_object_comes_back_below_a_key():
-    assert (await Bench([1, 2]).run()).data == {"payload": [1, 2]}
+@pytest.mark.parametrize("payload", [[1, 2], "hello", None, 3])
+async def test_a_payload_that_is_no_object_is_refused(payload: Any):
+    with pytest.raises(InvalidJob, match="payload: expected an object"):
+        await Bench(payload).run()
 
 
 async def test_progress_is_reported_step_by_step_and_the_options_are_not_given_back():
@@ -115,31 +123,32 @@ async def test_an_artifact_is_stored():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "$echo: expected an object"),
+        ([], "$echo: expected an object, not a list"),
         ({"second": 1}, "$echo.second: unknown"),
-        ({"seconds": -1}, "$echo.seconds: expected a number from 0"),
-        ({"seconds": "1"}, "$echo.seconds"),
-        ({"seconds": True}, "$echo.seconds"),
-        ({"seconds": float("nan")}, "$echo.seconds"),
-        ({"seconds": 10**400}, "$echo.seconds"),
-        ({"steps": 0}, "$echo.steps: expected a whole number from 1"),
-        ({"steps": 1.5}, "$echo.steps"),
+        ({"seconds": -1}, "$echo.seconds: expected 0 or more"),
+        ({"seconds": 1e9}, "$echo.seconds: expected 86400.0 or less"),
+        ({"seconds": "1"}, "$echo.seconds: expected a number, not a text"),
+        ({"seconds": True}, "$echo.seconds: expected a number, not a truth value"),
+        ({"seconds": float("nan")}, "$echo.seconds: expected a finite number"),
+        ({"seconds": 10**400}, "$echo.seconds: expected a finite number"),
+        ({"steps": 0}, "$echo.steps: expected 1 or more"),
+        ({"steps": 1.5}, "$echo.steps: expected a whole number"),
         ({"fail": "Boom"}, "$echo.fail: expected one of"),
-        ({"fail": "ConfigError"}, "$echo.fail"),
-        ({"fail": 3}, "$echo.fail: expected a text"),
-        ({"fail_attempts": 0}, "$echo.fail_attempts"),
-        ({"retry_after_s": "soon"}, "$echo.retry_after_s"),
-        ({"artifact": "x"}, "$echo.artifact: expected an object"),
-        ({"artifact": {"name": "x"}}, "$echo.artifact.text: expected a text"),
-        ({"artifact": {"name": "", "text": ""}}, "$echo.artifact.name: expected a text"),
-        ({"artifact": {"name": "../x", "text": ""}}, "$echo.artifact.name"),
+        ({"fail": "ConfigError"}, "$echo.fail: expected one of"),
+        ({"fail": 3}, "$echo.fail: expected a text, not a number"),
+        ({"fail_attempts": 0}, "$echo.fail_attempts: expected 1 or more"),
+        ({"retry_after_s": "soon"}, "$echo.retry_after_s: expected a number, not a text"),
+        ({"artifact": "x"}, "$echo.artifact: expected an object, not a text"),
+        ({"artifact": {"name": "x"}}, "$echo.artifact.text: it is required"),
+        ({"artifact": {"name": "", "text": ""}}, "$echo.artifact.name: expected a length of 1 or more"),
+        ({"artifact": {"name": "../x", "text": ""}}, "$echo.artifact: its name cannot be used"),
         ({"artifact": {"name": "x", "text": "", "size": 1}}, "$echo.artifact.size: unknown"),
     ],
 )
 async def test_options_that_cannot_be_used_fail_the_job_with_their_path(options: Any, says: str):
     with pytest.raises(InvalidJob) as caught:
         await Bench({"$echo": options}).run()
-    assert says in str(caught.value)
+    assert f"payload.{says}" in str(caught.value)
 
 
 async def test_all_mistakes_of_the_options_are_told_at_once():

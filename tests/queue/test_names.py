@@ -128,7 +128,8 @@ async def test_attempts_stay_whole_numbers(queue: JobQueue, hands: Hands):
     "payload", [None, 0, "", [], {}, "ü\u2028\x00", {"a" * 300: [[[]]]}, 1e-9, 12345678901234567890]
 )
 async def test_a_payload_comes_back_as_it_was(queue: JobQueue, hands: Hands, payload: object):
-    await put(queue, "a", payload=payload)
+    async with JobQueue.connect(settings=queue.settings, prepare=False) as unprepared:
+        await put(unprepared, "a", payload=payload)
     assert (await (await hands()).take_one()).job.payload == payload
     assert (await queue.get("a")).payload == payload
 

@@ -153,8 +153,8 @@ async def test_what_submit_gives_is_what_the_queue_has(queue: JobQueue):
     given = await queue.submit_many(
         [
             JobSpec("echo", {"a": [1, {"b": "ü"}]}),
-            JobSpec("echo", "text", type="t", priority=7, labels={"l": "v"}, customer_id="c", timeout_s=2.5),
-            JobSpec("echo", None, requirements={"models": ["m"], "hardware": {"ram_mb": 1}}, max_attempts=9),
+            JobSpec("letters", "text", type="t", priority=7, labels={"l": "v"}, customer_id="c", timeout_s=2.5),
+            JobSpec("letters", None, requirements={"models": ["m"], "hardware": {"ram_mb": 1}}, max_attempts=9),
         ]
     )
     assert given == [await queue.get(job.id) for job in given]
