@@ -108,6 +108,8 @@ class _Bar:
                 self._update(state="completed", completed=100, message="")
             case "unserved":
                 self._update(message="nobody serves it now")
+            case "warned":
+                self._update(message=clean(data.get("message") or ""))
             case _:
                 state = event.status.value if event.status is not None else event.name
                 self._update(state=_WAITING.get(state, state), message=_what_is_said(event))

@@ -82,8 +82,8 @@ class Connector(ABC):
 
     service_type: ClassVar[str]
     version: ClassVar[str] = "0"
-    max_concurrent_jobs: ClassVar[int] = 1
-    """Jobs at once, when the operator does not say otherwise."""
+    max_concurrent_jobs: int = 1
+    """Jobs at once, when the operator does not say otherwise. May change while it is connected; looked at with its health."""
     payload_class: ClassVar[type | Mapping[str, type] | None] = None
     """An attrs class that payloads must fit, or one by what the job requires; None: anything goes.
 
@@ -125,8 +125,19 @@ class Connector(ABC):
         """
         return spec
 
+    @classmethod
+    def for_service(cls, config: ServiceConfig) -> "Connector":
+        """The connector for a service as it is configured; what the worker calls.
+
+        Override to choose another class: one that speaks to several servers, where the configuration names several.
+        """
+        return cls(config)
+
     async def connect(self) -> None:
         """Get ready. Raises ServiceUnavailable when the service is not there; the worker tries again later."""
+
+    async def watch(self) -> None:
+        """Look after something beside the jobs: run once it is connected, cancelled before `disconnect`. May end by itself."""
 
     async def disconnect(self) -> None:
         """Let go of everything that `connect` took."""

@@ -13,6 +13,8 @@ from emp_core.log.logger import Logger, get_logger
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.names import artifact_key
 
+_AT = "@"
+
 __all__ = ["JobContext", "Preview", "ProgressSink"]
 
 
@@ -41,6 +43,8 @@ class JobContext:
         deadline: when the attempt must be done, or None.
         service_job_id: the service's id of a run that an earlier attempt began and left, to be adopted if it still
             goes on; None otherwise.
+        endpoint: which of several servers runs the job, by its name; at first, where an earlier attempt left a run. None
+            where there is only one.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class JobContext:
         store: ArtifactStore,
         report: ProgressSink,
         save_checkpoint: Callable[[str], Awaitable[None]],
+        warn: Callable[[str], Awaitable[None]] | None = None,
         deadline: datetime | None = None,
         payload: Any = None,
     ) -> None:
@@ -57,10 +62,13 @@ class JobContext:
         self.payload: Any = job.payload if payload is None else payload
         self.attempt = job.attempt
         self.deadline = deadline
-        self.service_job_id = job.service_job_id
+        run, at, endpoint = (job.service_job_id or "").partition(_AT)
+        self.service_job_id: str | None = run or None
+        self.endpoint: str | None = endpoint if at else None
         self._store = store
         self._report = report
         self._save_checkpoint = save_checkpoint
+        self._warn = warn
         self._percent = 0.0
         self._saved: list[Artifact] = []
 
@@ -74,6 +82,22 @@ class JobContext:
         """Tell how far the job is: ``fraction`` from 0 to 1. What goes backwards or beyond is held at the bounds."""
         self._percent = min(100.0, max(self._percent, fraction * 100.0))
         self._report(self._percent, message, preview)
+
+    async def warn(self, message: str) -> None:
+        """Tell the user of trouble that the job survives: an event of the job, ``warned``, and a line of the log."""
+        self.log.warning(message)
+        if self._warn is not None:
+            await self._warn(message)
+
+    def run_at(self, endpoint: str) -> None:
+        """One of several servers runs the job from now on. Checkpoints name it, and only a run that was left there counts."""
+        if endpoint != self.endpoint:
+            self.endpoint, self.service_job_id = endpoint, None
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether an output was stored, or began to be."""
+        return bool(self._saved)
 
     async def save(
         self, data: bytes | AsyncIterable[bytes], name: str, media_type: str, *, metadata: dict[str, Any] | None = None
@@ -120,4 +144,4 @@ class JobContext:
     async def checkpoint(self, service_job_id: str) -> None:
         """Keep the service's id of this run in the job, so that a later attempt can adopt it."""
         self.service_job_id = service_job_id
-        await self._save_checkpoint(service_job_id)
+        await self._save_checkpoint(service_job_id + (f"{_AT}{self.endpoint}" if self.endpoint else ""))

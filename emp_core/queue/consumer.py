@@ -344,6 +344,11 @@ class Consumer:
         """Write into a job's events that nobody can run it, and that this was written."""
         await tell_unserved(self._run, job_id, reasons, events_max=self._settings.events_max)
 
+    async def tell_warning(self, job_id: str, message: str) -> None:
+        """Write into a job's events that there was trouble which it survived."""
+        note = {"id": job_id, "name": "warned", "fragment": f',"message":{dumps(message)}'}
+        await self._run("note", {"events_max": self._settings.events_max, **note})
+
     async def retire(self) -> None:
         """Take this worker out of every index."""
         await self._run("retire", self._me)

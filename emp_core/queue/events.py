@@ -20,7 +20,7 @@ class JobEvent:
     Attributes:
         name: ``submitted``, ``claimed``, ``progress``, ``completed``, ``failed``, ``cancelled``, ``retried``, ``released``,
             ``rescued``, ``worker_lost``, ``promoted``, ``revived``, ``cancel_requested``,
-            ``reprioritized``, ``unserved``, ``mended``.
+            ``reprioritized``, ``unserved``, ``warned``, ``mended``.
         at: when, by Redis's clock.
         status: the job's state after it, where it changed.
         data: everything else that was noted: worker, attempt, waiting time, error, the attempt's record.

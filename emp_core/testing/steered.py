@@ -87,6 +87,8 @@ class Steering:
         info: what the service says of itself.
         cancels: ids of jobs that it was told to cancel.
         disconnect_error: what `disconnect` raises.
+        watch: what it does beside the jobs.
+        jobs_at_once: how many jobs it takes at once.
     """
 
     def __init__(self) -> None:
@@ -95,6 +97,8 @@ class Steering:
         self.refusal: Refusal | None = None
         self.connect_error: Exception | None = None
         self.disconnect_error: Exception | None = None
+        self.watch: Callable[[], Awaitable[None]] | None = None
+        self.jobs_at_once = 4
         self.info = ServiceInfo("steered", "1")
         self.cancels: list[str] = []
         self.attempts: list[SteeredAttempt] = []
@@ -121,16 +125,21 @@ class SteeredConnector(Connector):
 
     service_type = "steered"
     version = "1"
-    max_concurrent_jobs = 4
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
         self._steering: Steering = config.options["steering"]
+        self.max_concurrent_jobs = self._steering.jobs_at_once
 
     async def connect(self) -> None:
         """As the test says."""
         if self._steering.connect_error is not None:
             raise self._steering.connect_error
+
+    async def watch(self) -> None:
+        """As the test says."""
+        if self._steering.watch is not None:
+            await self._steering.watch()
 
     async def disconnect(self) -> None:
         """As the test says."""
@@ -147,6 +156,7 @@ class SteeredConnector(Connector):
 
     async def check_health(self) -> Health:
         """As the test says."""
+        self.max_concurrent_jobs = self._steering.jobs_at_once
         return self._steering.health
 
     async def get_service_info(self) -> ServiceInfo:

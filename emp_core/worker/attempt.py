@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from emp_core.jobs.model import Artifact, Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.log.logger import get_logger
+from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Finish
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.names import artifact_key
@@ -59,6 +60,7 @@ class Attempts:
     worker_id: str
     store: ArtifactStore
     leases: Leases
+    warn: Callable[[str, str], Awaitable[None]]
     backoff: Backoff
     max_result_bytes: int
     _by: str = field(init=False, default=Factory(lambda self: f',"worker":{dumps(self.worker_id)}', takes_self=True))
@@ -129,6 +131,7 @@ class Attempts:
             store=self.store,
             report=lambda percent, message, preview: self._report(held, percent, message, preview),
             save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
+            warn=lambda message: self._tell_warning(job, message),
             deadline=job.deadline_at,
             payload=payload,
         )
@@ -149,6 +152,12 @@ class Attempts:
 
     async def _checkpoint(self, held: Held, service_job_id: str) -> None:
         self.leases.checkpoint(held, service_job_id)
+
+    async def _tell_warning(self, job: Job, message: str) -> None:
+        try:
+            await self.warn(job.id, _sendable(message))
+        except AWAY as error:
+            log.warning("a job could not be told of trouble: redis is away", job=job.id, error=str(error))
 
     async def _fit(self, job: Job, result: JobResult) -> _Done:
         """The result as it is, or, when it is too large for Redis, one that refers to where it is stored."""

@@ -54,13 +54,13 @@ def _worker_name(settings: Settings, types: Sequence[str], index: int, count: in
     return f"{'-'.join(dict.fromkeys(types))}-{own}{numbered}"
 
 
-def capacity_of(settings: Settings, service: str, default: int) -> int:
-    """Jobs at once on a service.
+def capacity_of(settings: Settings, service: str) -> int | None:
+    """Jobs at once on a service, if the operator said.
 
     Raises:
         ConfigError: ``EMP_CONCURRENCY`` cannot be used.
     """
-    capacity = default
+    capacity: int | None = None
     for item in settings.concurrency:
         name, equals, count = item.rpartition("=")
         if equals and name.strip() != service:

@@ -43,7 +43,7 @@ class ServiceRunner:
     while it is not healthy, while its breaker is open, and for a while after it refused our credentials.
 
     Args:
-        capacity: jobs at once.
+        capacity: jobs at once; None: as many as the connector says, which may change.
         check_store: raises StorageError while artifacts cannot be stored.
         run: runs one job, and tells how the connector ended: None when it did its work, else the failure.
         refuse: gives a job back that came when the breaker had just opened.
@@ -55,7 +55,7 @@ class ServiceRunner:
         self,
         binding: ServiceBinding,
         connector: Connector,
-        capacity: int,
+        capacity: int | None,
         *,
         check_store: Callable[[], Awaitable[None]],
         run: Callable[[Connector, Held, Callable[[Exception | None], None]], Awaitable[None]],
@@ -67,7 +67,8 @@ class ServiceRunner:
         self.name = binding.service
         self.accepts = binding.accepts
         self.connector = connector
-        self.slots = Slots(capacity, self._run_job, on_free)
+        self._own_capacity = capacity is None
+        self.slots = Slots(connector.max_concurrent_jobs if capacity is None else capacity, self._run_job, on_free)
         self._run = run
         self._check_store = check_store
         self._store_failed = False
@@ -153,15 +154,27 @@ class ServiceRunner:
         """Connect, and watch the service until cancelled."""
         try:
             await self._connect()
-            while True:
-                await self._check()
-                self.looked.set()
-                self._look = anyio.Event()
-                with anyio.move_on_after(_HEALTH_WHEN_DOWN_S if self._withdrawn else _HEALTH_EVERY_S):
-                    await self._look.wait()
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._let_it_watch, name=f"emp watch {self.name}")
+                while True:
+                    await self._check()
+                    self.looked.set()
+                    self._look = anyio.Event()
+                    with anyio.move_on_after(_HEALTH_WHEN_DOWN_S if self._withdrawn else _HEALTH_EVERY_S):
+                        await self._look.wait()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
                 await self._disconnect()
+
+    async def _let_it_watch(self) -> None:
+        while True:
+            try:
+                await self.connector.watch()
+            except Exception:  # whatever it looks after, the jobs and the other services go on
+                log.exception("what the connector looks after failed; it begins again", service=self.name)
+            else:
+                return
+            await anyio.sleep(_CONNECT_MOST_S)
 
     async def _disconnect(self) -> None:
         try:
@@ -197,12 +210,19 @@ class ServiceRunner:
         if self._clock() < self._paused_until or not self._breaker.admits or not await self._store_works():
             return
         info = await self._ask_info()
-        changed = self._withdrawn is not None or info != self._info
+        changed = self._withdrawn is not None or info != self._info or self._take_capacity()
         if self._withdrawn is not None:
             log.info("service taken up", service=self.name, version=info.version or None)
         self._info, self._withdrawn = info, None
         if changed:
             self._on_change()
+
+    def _take_capacity(self) -> bool:
+        """As many slots as the connector has now; whether that is another number. Jobs that run too many of run on."""
+        if not self._own_capacity or self.connector.max_concurrent_jobs == self.slots.capacity:
+            return False
+        self.slots.capacity = self.connector.max_concurrent_jobs
+        return True
 
     async def _store_works(self) -> bool:
         if self._store_failed:

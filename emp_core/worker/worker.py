@@ -141,6 +141,7 @@ class Worker:
             worker_id=self.id,
             store=store,
             leases=self._leases,
+            warn=self._consumer.tell_warning,
             backoff=Backoff(settings.retry_base_s, settings.retry_max_s),
             max_result_bytes=settings.max_result_bytes,
         )
@@ -156,11 +157,10 @@ class Worker:
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
         self._mailbox = Mailbox(url, settings, self._consumer, self._message, self._returned)
         for binding in self._bindings:
-            connector_class = self._plugins.connector_class(binding.connector)
             self._services[binding.service] = ServiceRunner(
                 binding,
-                connector_class(binding.config),
-                capacity_of(settings, binding.service, connector_class.max_concurrent_jobs),
+                self._plugins.connector_class(binding.connector).for_service(binding.config),
+                capacity_of(settings, binding.service),
                 check_store=store.check,
                 run=self._run_job,
                 refuse=self._finisher.release,

@@ -1,0 +1,84 @@
+"""What a connector may do with the world: where a job runs, what it has stored, and trouble that it survives."""
+
+from pathlib import Path
+
+import pytest
+
+from emp_core.connectors.context import JobContext, Preview
+from emp_core.jobs.model import Job
+from emp_core.jobs.requirements import Requirement
+from emp_core.jobs.states import JobState
+from emp_core.storage.local import LocalStore
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.percents: list[float] = []
+        self.checkpoints: list[str] = []
+        self.warnings: list[str] = []
+
+    def report(self, percent: float, message: str | None, preview: Preview | None) -> None:
+        self.percents.append(percent)
+
+    async def checkpoint(self, service_job_id: str) -> None:
+        self.checkpoints.append(service_job_id)
+
+    async def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+def context(folder: Path, sink: Sink, *, earlier: str | None = None) -> JobContext:
+    job = Job("j", "echo", "echo", JobState.ACTIVE, attempt=1, service_job_id=earlier, requirement=Requirement("echo"))
+    return JobContext(
+        job, store=LocalStore(folder), report=sink.report, save_checkpoint=sink.checkpoint, warn=sink.warn
+    )
+
+
+async def test_a_checkpoint_names_the_server_where_there_are_several(tmp_path: Path, sink: Sink) -> None:
+    job = context(tmp_path, sink)
+    await job.checkpoint("run-1")
+    job.run_at("gpu 2@night")
+    await job.checkpoint("run-2")
+    assert sink.checkpoints == ["run-1", "run-2@gpu 2@night"]
+
+
+async def test_a_run_that_was_left_at_a_server_counts_at_that_server_alone(tmp_path: Path, sink: Sink) -> None:
+    job = context(tmp_path, sink, earlier="run-2@gpu 2@night")
+    seen = [(job.service_job_id, job.endpoint)]
+    for endpoint in ("gpu 2@night", "gpu1"):
+        job.run_at(endpoint)
+        seen.append((job.service_job_id, job.endpoint))
+    assert seen == [("run-2", "gpu 2@night"), ("run-2", "gpu 2@night"), (None, "gpu1")]
+
+
+async def test_without_several_servers_the_services_id_is_what_it_was(tmp_path: Path, sink: Sink) -> None:
+    job = context(tmp_path, sink, earlier="run-1")
+    assert (job.service_job_id, job.endpoint) == ("run-1", None)
+
+
+async def test_progress_that_begins_again_elsewhere_does_not_fall(tmp_path: Path, sink: Sink) -> None:
+    job = context(tmp_path, sink)
+    job.run_at("a")
+    await job.progress(0.6)
+    job.run_at("b")
+    await job.progress(0.1)
+    await job.progress(0.7)
+    assert sink.percents == [60.0, 60.0, 70.0]
+
+
+async def test_it_is_known_whether_anything_was_stored(tmp_path: Path, sink: Sink) -> None:
+    job = context(tmp_path, sink)
+    before = job.has_saved
+    await job.save(b"x", "x.bin", "application/octet-stream")
+    assert (before, job.has_saved) == (False, True)
+
+
+async def test_trouble_is_told(tmp_path: Path, sink: Sink, caplog: pytest.LogCaptureFixture) -> None:
+    await context(tmp_path, sink).warn("gpu1 went away; begun again at gpu2")
+    assert sink.warnings == ["gpu1 went away; begun again at gpu2"]
+    assert "gpu1 went away" in caplog.text

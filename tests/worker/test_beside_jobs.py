@@ -1,0 +1,92 @@
+"""What connectors do beside their jobs: look after something, change how many jobs they take, tell of trouble."""
+
+import anyio
+
+from emp_core.errors import AuthenticationFailed
+from emp_core.jobs.model import JobSpec
+from emp_core.queue.queue import JobQueue
+from emp_core.testing.steered import Steering, steered_binding
+from emp_core.testing.workers import WorkerStarter
+
+from .waiting import until_event
+
+
+async def test_a_connector_looks_after_something_while_it_is_connected(
+    start_worker: WorkerStarter, steering: Steering
+) -> None:
+    began, ended = anyio.Event(), anyio.Event()
+
+    async def watch() -> None:
+        began.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    steering.watch = watch
+    worker = await start_worker(steered_binding(steering))
+    with anyio.fail_after(10):
+        await began.wait()
+        assert not ended.is_set()
+        await worker.end()
+        await ended.wait()
+
+
+async def test_what_it_looks_after_may_fail_and_jobs_go_on(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+) -> None:
+    failed = anyio.Event()
+
+    async def watch() -> None:
+        failed.set()
+        raise AuthenticationFailed("no")
+
+    steering.watch = watch
+    await start_worker(steered_binding(steering))
+    await failed.wait()
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).status == "completed"
+
+
+async def test_a_connector_may_take_more_jobs_than_before(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+) -> None:
+    steering.jobs_at_once = 1
+    running = await start_worker(steered_binding(steering))
+    service = running.worker._services["steered"]
+    await queue.submit_many([JobSpec("steered") for _ in range(3)])
+    first = await steering.next()
+    steering.jobs_at_once = 3
+    service._look.set()  # its health is due
+    others = [await steering.next(), await steering.next()]
+    offered = running.worker.capabilities().services["steered"].slots
+    assert offered == 3
+    for attempt in (first, *others):
+        attempt.complete()
+
+
+async def test_what_the_operator_says_of_jobs_at_once_stays(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+) -> None:
+    running = await start_worker(steered_binding(steering), concurrency=("steered=2",))
+    steering.jobs_at_once = 9
+    service = running.worker._services["steered"]
+    service._look.set()
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    await queue.wait(job.id, timeout=10)
+    assert service.slots.capacity == 2
+
+
+async def test_trouble_that_a_job_survives_stands_in_its_events(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+) -> None:
+    await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    await attempt.context.warn("gpu1 went away; begun again at gpu2")
+    warned = await until_event(queue, job.id, "warned")
+    assert warned.data == {"message": "gpu1 went away; begun again at gpu2"}
+    attempt.complete()
+    assert (await queue.wait(job.id, timeout=10)).status == "completed"
