@@ -10,6 +10,7 @@ from emp_comfyui.client import ComfyUIClient
 from emp_comfyui.errors import interrupted, node_failure
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.listener import may_drop
+from emp_comfyui.needs import needs_of, requirements_of
 from emp_comfyui.outputs import deliver
 from emp_comfyui.run import Finished, PromptRun
 from emp_comfyui.settings import ComfyUISettings
@@ -20,7 +21,7 @@ from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import MessageType, WebSocketConnector
 from emp_core.errors import ConnectionLost, EmpError, JobFailed
 from emp_core.jobs.matching import ModelOffer
-from emp_core.jobs.model import Job
+from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 
 __all__ = ["ComfyUIWebSocketConnector"]
@@ -53,6 +54,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
 
     service_type = "comfyui"
     version = "1.0.0"
+    payload_class = Workflow
     health_path = "/system_stats"
     max_concurrent_jobs = 1
 
@@ -60,6 +62,21 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         self.settings = load_settings(ComfyUISettings, config.environ)
         super().__init__(config, base_url=self.settings.base_url)
         self.comfyui = ComfyUIClient(self, stall_s=self.settings.stall_s)
+
+    @classmethod
+    def payload_of(cls, job: Job | JobSpec) -> Workflow:
+        """A job's workflow.
+
+        Raises:
+            InvalidJob: it is none in API format; lists every mistake with its path.
+        """
+        return Workflow.from_payload(job.payload)
+
+    @classmethod
+    def prepare_job(cls, spec: JobSpec) -> JobSpec:
+        """Ask for workers that have the workflow's models and custom nodes."""
+        workflow = cls.payload_of(spec)
+        return spec.with_requirements(requirements_of(needs_of(workflow))) if workflow.derive_requirements else spec
 
     def classify_message(self, data: Any) -> MessageType:
         """What a message is about. The last one of every prompt, good or bad, is ``executing`` without a node."""
@@ -87,7 +104,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             ConnectionLost, ServiceUnavailable: the server went away, or lost the prompt.
             UnsafeName: the server names an output outside its folder.
         """
-        workflow = Workflow.from_payload(job.payload)
+        workflow = self.payload_of(job)
         adopted = await self._adopt(workflow, context)
         if adopted is not None:
             try:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from emp_comfyui.needs import is_model_file
 from emp_comfyui.workflow import Workflow
 from emp_core.connectors.http_errors import shown
 from emp_core.errors import (
@@ -24,7 +25,6 @@ __all__ = ["clean", "dropped_outputs", "interrupted", "node_failure", "refusal"]
 
 _SHOWN_NODES = 20
 _SHOWN_ERRORS = 5
-_MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".engine", ".pkl")
 # An absolute path with at least two parts; its last part says enough.
 _PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\s'\"\\/:*?<>|]+[\\/])+([^\s'\"\\/:*?<>|]*)")
 _NODE_ID = re.compile(r"Node ID '#(?P<id>.*)'")
@@ -199,7 +199,7 @@ def _missing_models(problems: list[dict[str, Any]]) -> list[str]:
             received = reason.get("received")
             if reason.get("type") != "value_not_in_list" or not isinstance(received, str):
                 return []
-            if not received.lower().endswith(_MODEL_FILES):
+            if not is_model_file(received):
                 return []
             models.append(received)
     return sorted(set(models))

@@ -1,7 +1,8 @@
 """What a job asks of ComfyUI: a workflow in API format, and how it is to be run."""
 
-from collections.abc import Mapping
-from typing import Any
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 
@@ -12,9 +13,55 @@ __all__ = ["Workflow"]
 # What a body of `POST /prompt` may hold. The identities are the connector's own business; `number` is never sent: two
 # prompts with one id and one number end the server's queue.
 _OURS = frozenset({"client_id", "prompt_id", "number", "front"})
-_KNOWN = ("prompt", "workflow", "extra_data", "partial_execution_targets", "temp_outputs", "allow_partial")
+_FLAGS: Mapping[str, str] = {
+    "temp_outputs": "Whether previews and other temporary outputs are kept; left out: as the worker is set.",
+    "allow_partial": "Whether the valid outputs run when the server refuses others.",
+    "derive_requirements": "Whether the job asks for workers that have the workflow's models and custom nodes; true.",
+}
+_KNOWN = ("prompt", "workflow", "extra_data", "partial_execution_targets", *_FLAGS)
 _SHOWN_PROBLEMS = 10
 _EXPORT_HINT = "in ComfyUI use Workflow > Export (API), called 'Save (API Format)' in older versions"
+
+
+def _schema() -> Mapping[str, Any]:
+    node = {
+        "type": "object",
+        "properties": {
+            "class_type": {"type": "string", "minLength": 1},
+            "inputs": {"type": "object", "description": "Values, and links: [node id, slot]."},
+            "_meta": {"type": "object"},
+        },
+        "required": ["class_type", "inputs"],
+    }
+    graph = {
+        "type": "object",
+        "description": "A workflow in API format: node id → node.",
+        "minProperties": 1,
+        "additionalProperties": node,
+    }
+    flags = {name: {"type": ["boolean", "null"], "description": text} for name, text in _FLAGS.items()}
+    known = {
+        "prompt": graph,
+        "workflow": graph,
+        "extra_data": {
+            "type": ["object", "null"],
+            "description": "Handed to the server as it is; it shows in the server's queue.",
+        },
+        "partial_execution_targets": {
+            "type": ["array", "null"],
+            "items": {"type": "string"},
+            "description": "Ids of the output nodes that are to run.",
+        },
+        **flags,
+        **{name: {"description": "Ignored: the connector's own business."} for name in sorted(_OURS)},
+    }
+    held = {
+        "type": "object",
+        "properties": known,
+        "additionalProperties": False,
+        "oneOf": [{"required": ["prompt"]}, {"required": ["workflow"]}],
+    }
+    return {"title": "ComfyUI workflow", "anyOf": [graph, held]}
 
 
 @frozen
@@ -26,13 +73,18 @@ class Workflow:
         targets: ids of the output nodes that are to run; None: all.
         temp_outputs: whether temporary outputs are wanted; None: as the worker is set.
         allow_partial: whether the valid outputs may run when the server refuses others.
+        derive_requirements: whether what the workflow needs is asked of workers at submit.
     """
+
+    payload_schema: ClassVar[Mapping[str, Any]] = _schema()
+    """JSON Schema of the payload: the workflow itself, or an object that holds it."""
 
     graph: Mapping[str, Mapping[str, Any]]
     extra_data: Mapping[str, Any] = field(factory=dict, repr=False)
     targets: tuple[str, ...] | None = None
     temp_outputs: bool | None = None
     allow_partial: bool = False
+    derive_requirements: bool = True
 
     @classmethod
     def from_payload(cls, payload: Any) -> "Workflow":
@@ -70,7 +122,7 @@ class Workflow:
             problems.append("payload.partial_execution_targets: expected a list of node ids")
         problems += [
             f"payload.{name}: expected true or false, not {_kind(payload[name])}"
-            for name in ("temp_outputs", "allow_partial")
+            for name in _FLAGS
             if not isinstance(payload.get(name), bool | None)
         ]
         _raise_if(problems)
@@ -80,6 +132,7 @@ class Workflow:
             targets=None if targets is None else tuple(targets),
             temp_outputs=payload.get("temp_outputs"),
             allow_partial=bool(payload.get("allow_partial")),
+            derive_requirements=payload.get("derive_requirements") is not False,
         )
 
     def class_of(self, node_id: str) -> str | None:
@@ -123,7 +176,7 @@ def _graph(value: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
         raise InvalidJob(f"{path}: expected a workflow in API format, not {_kind(value)}", hint=_EXPORT_HINT)
     if _is_editor_format(value):
         raise InvalidJob(
-            f"{path} is a workflow in the editor's format, which ComfyUI's API does not run",
+            f"{path} is a workflow in the editor's format, which ComfyUI's API does not run: export it in API format",
             hint=_EXPORT_HINT,
             details={"reason": "editor_format"},
         )
@@ -137,8 +190,19 @@ def _graph(value: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
             problems.append(f"{path}.{node_id}: the node has no class_type")
         elif not isinstance(node.get("inputs"), Mapping):
             problems.append(f"{path}.{node_id}: the node has no inputs")
+        else:
+            problems += (f"{path}.{node_id}.{problem}" for problem in _prefix_problems(node["inputs"]))
     _raise_if(problems)
     return value
+
+
+def _prefix_problems(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """A node that saves outside of the output folder fails at the server, in words alone, after all others have run."""
+    prefix = inputs.get("filename_prefix")
+    if isinstance(prefix, str):
+        path = posixpath.normpath(prefix.replace("\\", "/"))
+        if path.startswith(("../", "/")) or path == ".." or path[1:2] == ":":
+            yield "inputs.filename_prefix: it leads out of the server's output folder"
 
 
 def _unknown(payload: Mapping[str, Any]) -> list[str]:
