@@ -235,6 +235,21 @@ class Settings:
         parse=words,
         help="What URLs in jobs may reach though it is private: `10.0.0.0/8,minio.internal:9000`; `*`: everything.",
     )
+    input_folders: tuple[str, ...] = setting(
+        "EMP_INPUT_FOLDERS",
+        default=(),
+        parse=words,
+        help="Folders of the worker's machine that jobs may take files from.",
+    )
+    input_max_bytes: int = setting(
+        "EMP_INPUT_MAX_BYTES",
+        default=4 * 2**30,
+        parse=whole(1),
+        help="What all files that one job takes may have together.",
+    )
+    input_timeout_s: float = setting(
+        "EMP_INPUT_TIMEOUT_S", default=900.0, parse=number(1), help="How long fetching one file from a URL may take."
+    )
     concurrency: tuple[str, ...] = setting(
         "EMP_CONCURRENCY",
         default=(),

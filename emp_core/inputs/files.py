@@ -1,0 +1,48 @@
+"""`Input`: a file that a job refers to, as it lies on this machine."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+from anyio.to_thread import run_sync
+from attrs import field, frozen
+
+__all__ = ["Input"]
+
+_CHUNK_BYTES = 256 * 1024
+
+
+@frozen
+class Input:
+    """A file that a job refers to, fetched and looked at. It is gone when the attempt ends.
+
+    Attributes:
+        name: a file name without folders, from outside: safe to join to a folder, not to be trusted to be unique.
+        media_type: what it is: by its first bytes where they tell, else by what was said of it, else by its name.
+        size_bytes: its length, 1 or more.
+        sha256: its checksum, in hexadecimal.
+        path: where it lies, under a name of its own; private to this attempt.
+    """
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    path: Path = field(repr=False)
+
+    async def read(self) -> bytes:
+        """The whole file. For small ones: nothing but the limit on inputs bounds it."""
+        return await run_sync(self.path.read_bytes)
+
+    def open(self) -> BinaryIO:
+        """The file, opened for reading: for libraries that want one. To be closed by whoever opened it."""
+        return self.path.open("rb")
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes, piece by piece."""
+        file = await run_sync(self.open)
+        try:
+            while chunk := await run_sync(file.read, _CHUNK_BYTES):
+                yield chunk
+        finally:
+            file.close()
