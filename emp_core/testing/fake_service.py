@@ -1,0 +1,140 @@
+"""Services for tests: on a real socket, and in the test's hand."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import anyio
+from aiohttp import web
+
+__all__ = ["FakeService", "ServiceDriver"]
+
+
+class ServiceDriver:
+    """The suite's hand on a service: where it is, and, if ``can_hold``, what it runs.
+
+    As it is, it stands for a service that is only known by its address. `FakeService` has everything. For a fake of another
+    kind, set ``can_hold`` and give the other four.
+    """
+
+    can_hold: ClassVar[bool] = False
+    """Whether the service can be told to keep its jobs, and tells what it runs."""
+
+    begun: int = 0
+    """Jobs that were ever begun."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def hold(self) -> None:
+        """Keep jobs from now on: each begins, and does not end before `release` or before it is stopped."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Let the jobs that are kept go on, and keep none any more."""
+        raise NotImplementedError
+
+    async def until_running(self, count: int) -> None:
+        """Wait until so many jobs are there: waiting, running or kept, and neither done nor stopped."""
+        raise NotImplementedError
+
+
+class FakeService(ServiceDriver, ABC):
+    """A service that speaks HTTP or web sockets, for tests: subclass it and answer requests with aiohttp's server.
+
+    A block of `job` stands for the work of one job::
+
+        class FakeShout(FakeService):
+            async def answer(self, request):
+                if request.path == "/health":
+                    return web.Response()
+                said = await request.json()
+                async with self.job():
+                    return web.json_response({"text": said["text"].upper()})
+
+    An answer is cancelled when its client is gone, so that work which belongs to a connection ends with it. Work that goes
+    on without is begun with `start`. Use it as an async context manager: it listens on a free port, and at the end
+    everything of it is gone.
+    """
+
+    can_hold = True
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.requests: list[str] = []
+        """Method and path of all that was asked."""
+        self._running = 0
+        self._changed = anyio.Event()
+        self._go = anyio.Event()
+        self._go.set()
+        self._group = anyio.create_task_group()
+        self._runner: web.AppRunner | None = None
+
+    @abstractmethod
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request."""
+
+    @asynccontextmanager
+    async def job(self) -> AsyncIterator[None]:
+        """The work of one job: kept at its beginning while the service holds; over when the block ends, or is cancelled."""
+        self.begun += 1
+        self._count(1)
+        try:
+            await self._go.wait()
+            yield
+        finally:
+            self._count(-1)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> anyio.CancelScope:
+        """Begin work that belongs to no connection; cancel what is given back to stop it."""
+        scope = anyio.CancelScope()
+        self._group.start_soon(self._work, work, scope)
+        return scope
+
+    def hold(self) -> None:
+        """Keep jobs from now on."""
+        self._go = anyio.Event()
+
+    def release(self) -> None:
+        """Let them go on."""
+        self._go.set()
+
+    async def until_running(self, count: int) -> None:
+        """Wait until so many are there."""
+        while self._running != count:
+            await self._changed.wait()
+
+    def _count(self, change: int) -> None:
+        self._running += change
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def _work(self, work: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
+        with scope:
+            await work
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path}")
+        return await self.answer(request)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=2**30)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
+        await self._group.__aenter__()
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+        self._group.cancel_scope.cancel()
+        if self._runner is not None:
+            with anyio.CancelScope(shield=True):
+                await self._runner.cleanup()
+        await self._group.__aexit__(None, None, None)
