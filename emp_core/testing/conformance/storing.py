@@ -11,7 +11,9 @@ from emp_core.storage.interface import ArtifactStore, StoredObject
 
 __all__ = [
     "CHUNK_BYTES",
+    "ODD_KEYS",
     "PATIENCE_S",
+    "UNSAFE_KEYS",
     "BrokenStream",
     "assert_describes",
     "assert_nothing_at",
@@ -27,6 +29,23 @@ __all__ = [
 CHUNK_BYTES = 2**20
 PATIENCE_S = 60.0
 """Far longer than anything takes that works."""
+
+
+UNSAFE_KEYS = (
+    "../out.txt",
+    "/out.txt",
+    "a/../../out.txt",
+    "a\\..\\out.txt",
+    "C:out.txt",
+    "a\0b.txt",
+    "",
+    "a//b.txt",
+    ".",
+)
+ODD_KEYS = (
+    *("with space.txt", "ünïcödé 画像.png", "per%2Fcent %41.txt", "query?a=b&c#d.txt", "plus+tilde~.txt", "no_suffix"),
+    *(".hidden", "deep/er/and/deep/er.txt", "a'b(c)[d]{e}!$,;=@.txt"),
+)
 
 
 class BrokenStream(Exception):
