@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+import anyio.to_thread
 from attrs import frozen
 
 from emp_comfyui.errors import refusal
@@ -17,6 +18,10 @@ __all__ = ["Accepted", "ComfyUIClient"]
 
 _QUICK_S = 15.0
 _RECENT = "32"
+_ALL_NODES_BYTES = 256 * 2**20
+_ALL_NODES_S = 60.0
+_NO_SUCH_ROUTE = (400, 404, 405, 501)
+"""How servers, and proxies that let only some routes through, answer where there is none."""
 
 
 @frozen
@@ -43,6 +48,12 @@ class ComfyUIClient:
     def __init__(self, http: HTTPConnector, *, stall_s: float) -> None:
         self.http = http
         self._stall_s = stall_s
+        self._has_jobs: bool | None = None
+        self._has_cancel: bool | None = None
+
+    def forget(self) -> None:
+        """The server may be another one now: what it can do is found out again."""
+        self._has_jobs = self._has_cancel = None
 
     async def submit(self, workflow: Workflow, *, prompt_id: str, client_id: str) -> Accepted:
         """Put a workflow into the queue, under our id where the server takes one.
@@ -81,8 +92,23 @@ class ComfyUIClient:
         return Accepted(answer["prompt_id"], answer.get("node_errors"))
 
     async def queue(self) -> QueueView:
-        """What waits and runs. Carries whole workflows: not to be asked for often."""
+        """What waits and runs.
+
+        Newer servers list it without the workflows, under ``/api/jobs``. Elsewhere the answer carries whole workflows: not to
+        be asked for often.
+        """
+        if self._has_jobs is not False:
+            view = await self._listed_jobs()
+            self._has_jobs = view is not None
+            if view is not None:
+                return view
         return QueueView.read(await self.http.request_json("GET", "/queue", silence_s=_QUICK_S))
+
+    async def _listed_jobs(self) -> QueueView | None:
+        reply = await self.http.request(
+            "GET", "/api/jobs", params={"status": "in_progress,pending"}, silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE
+        )
+        return QueueView.read_jobs(_json_or_none(reply.text)) if reply.status == 200 else None
 
     async def queue_remaining(self) -> int:
         """How many prompts wait and run. A few bytes."""
@@ -114,6 +140,15 @@ class ComfyUIClient:
         """Stop a prompt that runs now. Servers before 0.3.57 ignore the id and stop **whatever** runs."""
         await self.http.request("POST", "/interrupt", json={"prompt_id": prompt_id}, silence_s=_QUICK_S)
 
+    async def cancel(self, prompt_id: str) -> bool:
+        """Cancel a prompt, waiting or running, and nothing else; false: the server cannot, and nothing was done."""
+        if self._has_cancel is not False:
+            path = f"/api/jobs/{quote(prompt_id, safe='')}/cancel"
+            reply = await self.http.request("POST", path, silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE)
+            answer = _json_or_none(reply.text)
+            self._has_cancel = reply.status == 200 and isinstance(answer, Mapping) and "cancelled" in answer
+        return bool(self._has_cancel)
+
     async def system_stats(self) -> Mapping[str, Any]:
         """What the server says of itself and its devices.
 
@@ -132,6 +167,32 @@ class ComfyUIClient:
     async def models(self, folder: str) -> list[str]:
         """The model files of a folder."""
         return await self._names(f"/models/{quote(folder, safe='')}")
+
+    async def embeddings(self) -> list[str]:
+        """The embeddings, without their extension."""
+        return await self._names("/embeddings")
+
+    async def node_classes(self) -> Any:
+        """All node classes, as ``/object_info`` tells them: megabytes where many custom nodes are, and seconds of work."""
+        reply = await self.http.request(
+            "GET", "/object_info", silence_s=_ALL_NODES_S, max_bytes=_ALL_NODES_BYTES, accept=_NO_SUCH_ROUTE
+        )
+        return await anyio.to_thread.run_sync(_json_or_none, reply.text) if reply.status == 200 else None
+
+    async def node_class(self, name: str) -> Mapping[str, Any] | None:
+        """One node class; None: the server has none of that name."""
+        reply = await self.http.request(
+            "GET", f"/object_info/{quote(name, safe='')}", silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE
+        )
+        answer = _json_or_none(reply.text) if reply.status == 200 else None
+        told = answer.get(name) if isinstance(answer, Mapping) else None
+        return told if isinstance(told, Mapping) else None
+
+    async def replaced_classes(self) -> list[str]:
+        """Node classes that newer servers take though they do not have them: they put others in their place."""
+        reply = await self.http.request("GET", "/node_replacements", silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE)
+        answer = _json_or_none(reply.text) if reply.status == 200 else None
+        return [str(name) for name in answer] if isinstance(answer, Mapping) else []
 
     async def _names(self, path: str) -> list[str]:
         reply = await self.http.request("GET", path, silence_s=_QUICK_S, accept=(404,))

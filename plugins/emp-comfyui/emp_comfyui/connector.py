@@ -6,9 +6,11 @@ from typing import Any
 
 import anyio
 
+from emp_comfyui.checking import check
 from emp_comfyui.client import ComfyUIClient
 from emp_comfyui.errors import interrupted, node_failure
 from emp_comfyui.history import HistoryEntry
+from emp_comfyui.inventory import Inventory
 from emp_comfyui.listener import may_drop
 from emp_comfyui.needs import needs_of, requirements_of
 from emp_comfyui.outputs import deliver
@@ -20,7 +22,6 @@ from emp_core.connectors.base import Health, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import MessageType, WebSocketConnector
 from emp_core.errors import ConnectionLost, EmpError, JobFailed
-from emp_core.jobs.matching import ModelOffer
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 
@@ -29,7 +30,6 @@ __all__ = ["ComfyUIWebSocketConnector"]
 _GREETING = ({"type": "feature_flags", "data": {"supports_preview_metadata": True}},)
 _STANDSTILL_LOOKS = 3
 _STANDSTILL_PAUSE_S = 0.7
-_MODEL_FOLDERS_ASKED = 40
 _WORTH_A_RUN = ("output_missing", "no_output", "interrupted")
 _MESSAGES = {
     "status": MessageType.CONNECTION,
@@ -62,6 +62,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         self.settings = load_settings(ComfyUISettings, config.environ)
         super().__init__(config, base_url=self.settings.base_url)
         self.comfyui = ComfyUIClient(self, stall_s=self.settings.stall_s)
+        self.inventory = Inventory(self.comfyui, self.log)
 
     @classmethod
     def payload_of(cls, job: Job | JobSpec) -> Workflow:
@@ -93,7 +94,13 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         Raises:
             ServiceUnavailable: nothing is, or something else.
         """
+        self._server_was_away()
         await self.comfyui.system_stats()
+        await self.inventory.refresh()
+
+    def _server_was_away(self) -> None:
+        self.comfyui.forget()
+        self.inventory.forget()
 
     async def process_job(self, job: Job, context: JobContext) -> JobResult:
         """Run a workflow and store its outputs.
@@ -113,7 +120,14 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
                 # The earlier attempt's outputs are gone meanwhile; the workflow can still be run.
                 if error.details.get("reason") not in _WORTH_A_RUN:
                     raise
-        return await self._deliver(await self._run(workflow, context), workflow, context)
+        checked = await check(workflow, self.inventory, self.comfyui)
+        try:
+            finished = await self._run(checked.workflow, context)
+        except ConnectionLost:
+            self._server_was_away()
+            raise
+        self.inventory.note_use(checked.models)
+        return await self._deliver(finished, checked.workflow, context)
 
     async def _run(self, workflow: Workflow, context: JobContext) -> Finished:
         client_id = uuid.uuid4().hex
@@ -186,6 +200,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
                         return Health(ok=True)
                     waiting = len(queue.waiting)
         except EmpError as error:
+            self._server_was_away()
             return Health(ok=False, reason=error.message, details=error.details)
         except TimeoutError:
             return Health(ok=False, reason=f"{self.endpoint} did not answer within {self.health_timeout_s:g} s")
@@ -196,19 +211,16 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         )
 
     async def get_service_info(self) -> ServiceInfo:
-        """Version, devices, and the model files by their names within their folders."""
+        """Version, devices, the model files by their names within their folders, and the nodes of others."""
         stats = await self.comfyui.system_stats()
         system = stats["system"]
         devices = stats.get("devices")
-        models: dict[str, ModelOffer] = {}
-        for folder in (await self.comfyui.model_folders())[:_MODEL_FOLDERS_ASKED]:
-            # Custom nodes and configurations stand among the models.
-            if folder not in ("custom_nodes", "configs"):
-                models.update(dict.fromkeys(await self.comfyui.models(folder), ModelOffer()))
+        await self.inventory.refresh()
         return ServiceInfo(
             name=self.config.name,
             version=str(system.get("comfyui_version") or ""),
-            models=models,
+            models=self.inventory.models(),
+            capabilities=self.inventory.capabilities(),
             details={
                 "endpoint": self.endpoint,
                 "pytorch_version": system.get("pytorch_version"),

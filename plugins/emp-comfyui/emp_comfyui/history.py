@@ -41,6 +41,22 @@ class QueueView:
         waiting.sort(key=lambda entry: entry[0] if isinstance(entry[0], int | float) else 0.0)
         return cls(_entries(_list(answer.get("queue_running"))), _entries(waiting))
 
+    @classmethod
+    def read_jobs(cls, answer: Any) -> "QueueView | None":
+        """Read ``GET /api/jobs?status=in_progress,pending`` of newer servers; None: that is not what was answered.
+
+        Jobs have an ``id``, a ``status`` and, as ``priority``, the number by which prompts are ordered.
+        """
+        jobs = answer.get("jobs") if isinstance(answer, Mapping) else None
+        if not isinstance(jobs, list) or not all(isinstance(job, Mapping) for job in jobs):
+            return None
+        by_number = sorted(jobs, key=lambda job: n if isinstance(n := job.get("priority"), int | float) else 0.0)
+        told = [(job.get("status"), job["id"]) for job in by_number if isinstance(job.get("id"), str)]
+        return cls(
+            tuple(QueueEntry(prompt_id) for status, prompt_id in told if status == "in_progress"),
+            tuple(QueueEntry(prompt_id) for status, prompt_id in told if status == "pending"),
+        )
+
     def find(self, prompt_id: str | None, client_id: str | None = None) -> QueueEntry | None:
         """The entry of a prompt: by its id, or by the client_id that only it has."""
         for entry in (*self.running, *self.waiting):

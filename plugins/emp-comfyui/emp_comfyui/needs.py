@@ -6,7 +6,7 @@ waits for ever.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -18,6 +18,7 @@ from emp_comfyui.workflow import Workflow
 from emp_core.jobs.requirements import Requirements
 
 __all__ = [
+    "EMBEDDING",
     "NODES",
     "Needs",
     "core_nodes",
@@ -28,8 +29,11 @@ __all__ = [
     "model_name",
     "needs_of",
     "requirements_of",
+    "respelled",
 ]
 
+EMBEDDING = "embedding:"
+"""Begins the name of an embedding among models, as it does in prompt texts."""
 NODES = "comfyui_nodes"
 """The capability that names a server's node classes, without those that come with ComfyUI itself."""
 
@@ -126,15 +130,35 @@ def model_inputs(class_type: str, inputs: Mapping[str, Any]) -> Iterator[tuple[s
             yield name, model_name(value)
 
 
+def respelled(graph: Graph, node_ids: Collection[str], spelling: Callable[[str], str | None]) -> Graph:
+    """The graph with model files named as the server spells them; the same graph where it spells them so already."""
+    changed: dict[str, Mapping[str, Any]] = {}
+    for node_id in node_ids:
+        node = graph[node_id]
+        inputs = dict(node["inputs"])
+        for name, model in model_inputs(str(node["class_type"]), node["inputs"]):
+            told, value = spelling(model), inputs[name]
+            if told is not None and isinstance(value, Mapping):
+                inputs[name] = {
+                    key: told if key in _IN_OBJECTS and isinstance(one, str) and model_name(one) == model else one
+                    for key, one in value.items()
+                }
+            elif told is not None:
+                inputs[name] = told
+        if inputs != node["inputs"]:
+            changed[node_id] = {**node, "inputs": inputs}
+    return {node_id: changed.get(node_id, node) for node_id, node in graph.items()} if changed else graph
+
+
 def embeddings_in(inputs: Mapping[str, Any]) -> Iterator[str]:
     """The embeddings that prompt texts name, as ``embedding:NAME`` without an extension."""
     for value in inputs.values():
-        if isinstance(value, str) and "embedding:" in value.lower():
+        if isinstance(value, str) and EMBEDDING in value.lower():
             for found in _EMBEDDING.finditer(value):
                 name = model_name(found[1]).rstrip(".")
                 stem = next((name[: -len(end)] for end in _MODEL_FILES if name.lower().endswith(end)), name)
                 if stem and not _leads_elsewhere(stem):
-                    yield f"embedding:{stem}"
+                    yield f"{EMBEDDING}{stem}"
 
 
 def may_be_output(graph: Graph) -> Callable[[str], bool]:

@@ -26,7 +26,7 @@ OTHERWISE: Mapping[str, Mapping[int, tuple[type[EmpError], str | None]]] = {
     "06_execution_errors": {
         0: (JobFailed, "3"),
         1: (JobFailed, "3"),
-        2: (JobFailed, "2"),
+        2: (InvalidJob, None),
         3: (JobFailed, "1"),
         4: (OutOfMemory, "2"),
         5: (JobFailed, "3"),

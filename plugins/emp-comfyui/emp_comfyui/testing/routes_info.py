@@ -58,6 +58,8 @@ class InfoRoutes:
             web.get("/i18n", self.empty_object),
             web.get("/userdata", self.userdata),
         ]
+        if self._server.replaced_nodes:
+            routes.append(web.get("/node_replacements", self.node_replacements))
         if self._server.capabilities.feature_flags:
             routes.append(web.get("/features", self.features))
         return routes
@@ -121,6 +123,12 @@ class InfoRoutes:
             {"name": name, "folders": [f"ComfyUI/models/{name}"]} for name in _MODEL_FOLDERS if name not in hidden
         ]
         return web.json_response(described)
+
+    async def node_replacements(self, request: web.Request) -> web.Response:
+        """The classes that are replaced, each with what comes in its place."""
+        del request
+        told = self._server.replaced_nodes.items()
+        return web.json_response({old: [{"old_node_id": old, "new_node_id": new}] for old, new in told})
 
     async def nothing_there(self, request: web.Request) -> web.Response:
         """404 with an empty body."""

@@ -52,7 +52,7 @@ class PromptRoutes:
         number = self._number_for(body)
         if "prompt" not in body:
             return web.json_response(self._no_prompt(), status=400)
-        prompt, can = body["prompt"], self._server.capabilities
+        prompt, can = self._replaced(body["prompt"]), self._server.capabilities
         prompt_id = str(body.get("prompt_id", uuid.uuid4())) if can.own_prompt_id else str(uuid.uuid4())
         targets = body.get("partial_execution_targets") if can.partial_execution else None
         verdict = validate_prompt(prompt, self._server.nodes, self._server, targets)
@@ -66,6 +66,16 @@ class PromptRoutes:
         self._server.prompts.append(record)
         self._server.queue.put((number, prompt_id, prompt, extra_data, outputs))
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+
+    def _replaced(self, prompt: Any) -> Any:
+        """The prompt with other nodes in place of those that newer versions replace."""
+        own = self._server.replaced_nodes
+        if not own or not isinstance(prompt, dict):
+            return prompt
+        return {
+            node_id: {**node, "class_type": own.get(node.get("class_type"), node.get("class_type"))}
+            for node_id, node in prompt.items()
+        }
 
     def _number_for(self, body: Any) -> float:
         if "number" in body:

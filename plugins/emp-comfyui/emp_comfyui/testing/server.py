@@ -64,6 +64,7 @@ class FakeComfyUI:
         version: The ComfyUI version to behave like, such as ``0.3.12``.
         output_dir: Where output files go; by default a folder that is deleted at the end.
         models: Names of model files by folder.
+        replaced_nodes: Node classes that it takes though it does not have them, and those that it runs in their place.
         devices: What ``/system_stats`` says of devices.
         nodes: The node classes; add your own.
         faults: What goes wrong.
@@ -79,6 +80,7 @@ class FakeComfyUI:
     version: str = DEFAULT_VERSION
     output_dir: Path | None = None
     models: Mapping[str, Sequence[str]] = attrs.field(factory=pretended_models)
+    replaced_nodes: Mapping[str, str] = attrs.field(factory=dict)
     devices: Sequence[Mapping[str, Any]] = attrs.field(factory=lambda: [cpu_device()], repr=False)
     nodes: NodeRegistry = attrs.field(factory=stock_nodes, repr=False)
     faults: Faults = attrs.field(factory=Faults)
