@@ -1,19 +1,25 @@
 """`JobContext`: all that a connector knows of the rest of the system."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
 from emp_core.errors import InputError
+from emp_core.jobs.inputs import InputPlace, InputRef, Place
 from emp_core.jobs.model import Artifact, Job
 from emp_core.log.logger import Logger, get_logger
 from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.names import artifact_key
 
+if TYPE_CHECKING:  # what fetches files brings an HTTP client, which whoever submits jobs does not wait for
+    from emp_core.inputs.fetching import JobInputs
+    from emp_core.inputs.files import Input
+
 _AT = "@"
+_ANYTHING = ("*/*",)
 
 __all__ = ["JobContext", "Preview", "ProgressSink"]
 
@@ -54,6 +60,7 @@ class JobContext:
         store: ArtifactStore,
         report: ProgressSink,
         save_checkpoint: Callable[[str], Awaitable[None]],
+        inputs: "JobInputs | None" = None,
         warn: Callable[[str], Awaitable[None]] | None = None,
         deadline: datetime | None = None,
         payload: Any = None,
@@ -66,6 +73,7 @@ class JobContext:
         self.service_job_id: str | None = run or None
         self.endpoint: str | None = endpoint if at else None
         self._store = store
+        self._inputs = inputs
         self._report = report
         self._save_checkpoint = save_checkpoint
         self._warn = warn
@@ -130,16 +138,60 @@ class JobContext:
         self._saved[index] = artifact
         return artifact
 
-    async def fetch_input(self, ref: Any) -> bytes:
-        """The bytes that an input of the job refers to: ``{"artifact": key}``.
+    async def fetch_input(self, ref: InputRef | Mapping[str, Any], *, accept: Sequence[str] = _ANYTHING) -> "Input":
+        """A file that the job refers to, as a file on this machine. It is gone when the attempt ends.
+
+        What is referred to twice is fetched once.
+
+        Args:
+            ref: the reference, or its form in payloads: ``{"$input": {…}}``.
+            accept: the types that can be used: ``image/png``, ``image/*``.
 
         Raises:
-            InputError: the reference cannot be read, or may not be.
+            InputError: it cannot be used, or may not be.
+            InputUnavailable: it could not be had now.
+            StorageUnavailable: the artifact store does not work.
         """
-        match ref:
-            case {"artifact": str(key)}:
-                return b"".join([chunk async for chunk in self._store.open(key)])
-        raise InputError("an input reference is not understood", hint='use {"artifact": "KEY"}')
+        if not isinstance(ref, InputRef):
+            try:
+                ref = InputRef.from_payload(ref)
+            except ValueError as error:
+                raise InputError(f"a file cannot be used: {error}") from None
+        return await self._taken.fetch(ref, accept=accept)
+
+    async def inputs(self, *, accept: Sequence[str] = _ANYTHING) -> "dict[Place, Input]":
+        """All files that the payload refers to, by the keys and indexes that lead to them; fetched side by side.
+
+        Raises: as `fetch_input`; the message names the file's place in the payload.
+        """
+        return await self._taken.fetch_all(self.job.payload, accept=accept)
+
+    async def replace_inputs(
+        self,
+        value: Any,
+        make: "Callable[[InputPlace, Input], Awaitable[Any]]",
+        *,
+        at: Place = (),
+        accept: Sequence[str] = _ANYTHING,
+    ) -> Any:
+        """A copy of a payload, or of a part of it, in which every reference to a file is replaced.
+
+        Args:
+            value: JSON; it stays as it is.
+            make: gives what stands in the place of a file: the service's name of it after an upload, for example. Called
+                side by side, for a few files at a time. What it raises, this raises.
+            at: where ``value`` stands in the payload, if it is a part of it.
+            accept: as of `fetch_input`.
+
+        Raises: as `fetch_input`; the message names the file's place in the payload.
+        """
+        return await self._taken.replaced(value, make, at=at, accept=accept)
+
+    @property
+    def _taken(self) -> "JobInputs":
+        if self._inputs is None:
+            raise InputError("no files are taken here", hint="give JobContext inputs=, as a worker does")
+        return self._inputs
 
     async def checkpoint(self, service_job_id: str) -> None:
         """Keep the service's id of this run in the job, so that a later attempt can adopt it."""

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from attrs import frozen
 
 from emp_core.errors import ArtifactNotFound, InputError, UnsafeName
-from emp_core.inputs.web import Source
+from emp_core.inputs.files import Source
 from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
 from emp_core.storage.interface import ArtifactStore, StoredObject

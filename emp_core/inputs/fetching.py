@@ -14,11 +14,11 @@ from attrs import Factory, define, field, frozen
 
 from emp_core.errors import InputError, InputUnavailable
 from emp_core.inputs.artifacts import ArtifactFiles
-from emp_core.inputs.files import Input
-from emp_core.inputs.folder import AttemptFolder
+from emp_core.inputs.files import Input, Source
+from emp_core.inputs.folder import AttemptFolder, WorkFolders
 from emp_core.inputs.media_types import HEAD_BYTES, extension_of, is_accepted, settled_type
 from emp_core.inputs.paths import LocalFiles
-from emp_core.inputs.web import Source, WebFiles
+from emp_core.inputs.web import WebFiles
 from emp_core.jobs.inputs import InputPlace, InputRef, Place, inputs_of, with_values
 
 __all__ = ["JobInputs", "safe_name"]
@@ -30,6 +30,15 @@ _ANYTHING = ("*/*",)
 
 
 @define(eq=False)
+class _Open:
+    """What an attempt has once it fetches a file: most never do, and cost nothing."""
+
+    folder: AttemptFolder
+    known: "dict[InputRef, _Once]" = field(factory=dict)
+    turns: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(_AT_ONCE))
+
+
+@define(eq=False)
 class JobInputs:
     """The files of one attempt. What is referred to twice is fetched once.
 
@@ -37,14 +46,24 @@ class JobInputs:
         max_bytes: what all files of the attempt together may have.
     """
 
-    _folder: AttemptFolder
+    _folders: WorkFolders
     _web: WebFiles
     _paths: LocalFiles
     _artifacts: ArtifactFiles
     max_bytes: int
     _left: int = field(init=False, default=Factory(lambda self: self.max_bytes, takes_self=True))
-    _known: dict[InputRef, "_Once"] = field(factory=dict, init=False)
-    _turns: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(_AT_ONCE), init=False)
+    _open: _Open | None = field(init=False, default=None)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is anything that `aclose` removes."""
+        return self._open is not None
+
+    async def aclose(self) -> None:
+        """Remove all files."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            await opened.folder.aclose()
 
     async def fetch(self, ref: InputRef, *, accept: Sequence[str] = _ANYTHING) -> Input:
         """Have a file on this machine.
@@ -57,11 +76,12 @@ class JobInputs:
             InputUnavailable: it could not be had now.
             StorageUnavailable: the artifact store does not work.
         """
-        once = self._known.setdefault(ref, _Once())
+        opened = self._open = self._open or _Open(AttemptFolder(self._folders))
+        once = opened.known.setdefault(ref, _Once())
         async with once.lock:
             if once.found is None:
-                async with self._turns:
-                    once.found = await self._fetch(ref)
+                async with opened.turns:
+                    once.found = await self._fetch(ref, opened.folder)
         found, types = once.found.file, once.found.types
         if not any(is_accepted(one, accept) for one in types):
             raise InputError(
@@ -76,41 +96,51 @@ class JobInputs:
         async def as_it_is(_: InputPlace, found: Input) -> Input:
             return found
 
-        return await self._each(payload, as_it_is, accept)
+        return await self._each(payload, as_it_is, accept, ())
 
     async def replaced(
-        self, payload: Any, make: Callable[[InputPlace, Input], Awaitable[Any]], *, accept: Sequence[str] = _ANYTHING
+        self,
+        value: Any,
+        make: Callable[[InputPlace, Input], Awaitable[Any]],
+        *,
+        at: Place = (),
+        accept: Sequence[str] = _ANYTHING,
     ) -> Any:
-        """A copy of a payload, with what ``make`` makes of each file in its place; side by side, a few at a time."""
-        return with_values(payload, await self._each(payload, make, accept))
+        """A copy of a payload, with what ``make`` makes of each file in its place; side by side, a few at a time.
+
+        Args:
+            at: where ``value`` stands in the payload, if it is a part of it.
+        """
+        made = await self._each(value, make, accept, at)
+        return with_values(value, {place[len(at) :]: one for place, one in made.items()})
 
     async def _each(
-        self, payload: Any, make: Callable[[InputPlace, Input], Awaitable[Any]], accept: Sequence[str]
+        self, value: Any, make: Callable[[InputPlace, Input], Awaitable[Any]], accept: Sequence[str], at: Place
     ) -> dict[Place, Any]:
-        places, problems = inputs_of(payload)
+        places, problems = inputs_of(value, at=at)
         if problems:
             raise InputError(f"the job's files cannot be used: {'; '.join(problems)}", details={"problems": problems})
         made: dict[Place, Any] = {}
         turns = anyio.CapacityLimiter(_AT_ONCE)
 
-        async def one(at: InputPlace) -> None:
+        async def one(found: InputPlace) -> None:
             async with turns:
-                with _placed(at):
-                    made[at.place] = await make(at, await self.fetch(at.ref, accept=accept))
+                with _placed(found):
+                    made[found.place] = await make(found, await self.fetch(found.ref, accept=accept))
 
         try:
             async with anyio.create_task_group() as group:
-                for at in places:
-                    group.start_soon(one, at)
+                for found in places:
+                    group.start_soon(one, found)
         except ExceptionGroup as failures:
             raise _the_failure(failures) from None
         return made
 
-    async def _fetch(self, ref: InputRef) -> "_Found":
+    async def _fetch(self, ref: InputRef, folder: AttemptFolder) -> "_Found":
         taken: list[_Found] = []
 
         async def take(source: Source) -> None:
-            taken.append(await self._take(ref, source))
+            taken.append(await self._take(ref, source, folder))
 
         match ref.source:
             case "url":
@@ -124,10 +154,10 @@ class JobInputs:
                     await take(Source(_read(file), name=PurePosixPath(ref.at).name))
         return taken[-1]
 
-    async def _take(self, ref: InputRef, source: Source) -> "_Found":
+    async def _take(self, ref: InputRef, source: Source, folder: AttemptFolder) -> "_Found":
         """Write a file down while it comes, and look at it."""
         self._check_size(ref, source.size_bytes or 0, self._left)
-        written = _Written(await self._folder.new_file())
+        written = _Written(await folder.new_file())
         try:
             async for piece in _in_pieces(source.chunks):
                 self._check_size(ref, written.size_bytes + len(piece), written.size_bytes + self._left)

@@ -1,4 +1,4 @@
-"""`Input`: a file that a job refers to, as it lies on this machine."""
+"""A file that a job refers to: on its way to this machine (`Source`), and as it lies there (`Input`)."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,9 +7,25 @@ from typing import BinaryIO
 from anyio.to_thread import run_sync
 from attrs import field, frozen
 
-__all__ = ["Input"]
+__all__ = ["Input", "Source"]
 
 _CHUNK_BYTES = 256 * 1024
+
+
+@frozen
+class Source:
+    """Bytes on their way in, and what was said of them.
+
+    Attributes:
+        name: what the file is called there; empty: nothing was said.
+        media_type: what it is said to be; None: nothing was said.
+        size_bytes: how long it is said to be; None: nothing was said.
+    """
+
+    chunks: AsyncIterator[bytes] = field(repr=False)
+    name: str = ""
+    media_type: str | None = None
+    size_bytes: int | None = None
 
 
 @frozen

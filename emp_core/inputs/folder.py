@@ -5,7 +5,6 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -15,7 +14,7 @@ from attrs import define, field, frozen
 from emp_core.errors import InputUnavailable
 from emp_core.log.logger import get_logger
 
-__all__ = ["WorkFolders"]
+__all__ = ["AttemptFolder", "WorkFolders"]
 
 log = get_logger("emp.inputs")
 
@@ -39,16 +38,6 @@ class WorkFolders:
     async def sweep(self) -> None:
         """Remove what workers left that were killed."""
         await run_sync(_sweep, self.root)
-
-    @contextlib.asynccontextmanager
-    async def attempt(self) -> AsyncIterator["AttemptFolder"]:
-        """A folder for one attempt, made when it is first asked for, and gone with all that is in it at the end."""
-        folder = AttemptFolder(self)
-        try:
-            yield folder
-        finally:
-            with anyio.CancelScope(shield=True):  # local; and nobody else would remove it while this worker lives
-                await folder.remove()
 
     async def aclose(self) -> None:
         """Remove the worker's folder. Attempts must be over."""
@@ -84,7 +73,7 @@ class WorkFolders:
 
 @define(eq=False)
 class AttemptFolder:
-    """The folder of one attempt."""
+    """The folder of one attempt, made when it is first asked for a file. Whoever made it removes it."""
 
     _folders: WorkFolders
     _path: Path | None = field(default=None, init=False)
@@ -97,11 +86,12 @@ class AttemptFolder:
                 self._path = await self._folders.make()
         return self._path / secrets.token_hex(8)
 
-    async def remove(self) -> None:
+    async def aclose(self) -> None:
         """Remove everything."""
         path, self._path = self._path, None
         if path is not None:
-            await run_sync(_remove, path)
+            with anyio.CancelScope(shield=True):  # local; and nobody else would remove it while this worker lives
+                await run_sync(_remove, path)
 
 
 @frozen

@@ -1,7 +1,6 @@
 """`InputTaking`: all that a worker needs to take the files that jobs refer to."""
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from attrs import define
 
@@ -60,16 +59,14 @@ class InputTaking:
             facts_of=facts_of,
         )
 
-    @contextlib.asynccontextmanager
-    async def attempt(self, job: Job, *, own_store: ArtifactStore | None = None) -> AsyncIterator[JobInputs]:
-        """The files of one attempt, gone when it ends.
+    def of(self, job: Job, *, own_store: ArtifactStore | None = None) -> JobInputs:
+        """The files of one attempt. Whoever asks closes it when the attempt is over.
 
         Args:
             own_store: the store that the job brought with it.
         """
-        async with self.folders.attempt() as folder:
-            artifacts = ArtifactFiles(job, self.store, self.facts_of, own_store)
-            yield JobInputs(folder, self.web, self.paths, artifacts, self.max_bytes)
+        artifacts = ArtifactFiles(job, self.store, self.facts_of, own_store)
+        return JobInputs(self.folders, self.web, self.paths, artifacts, self.max_bytes)
 
     async def aclose(self) -> None:
         """Remove what is left. Attempts must be over."""

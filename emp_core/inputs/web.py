@@ -9,14 +9,15 @@ from urllib.parse import unquote
 
 import anyio
 import httpx
-from attrs import field, frozen
+from attrs import frozen
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from emp_core.errors import AddressRefused, InputError, InputUnavailable
+from emp_core.inputs.files import Source
 from emp_core.network.client import guarded_client
 from emp_core.network.guard import Guard
 
-__all__ = ["Source", "WebFiles"]
+__all__ = ["WebFiles"]
 
 _HOPS = 5
 _TRIES = 3
@@ -25,22 +26,6 @@ _SILENCE_S = 30.0
 _CHUNK_BYTES = 64 * 1024
 _LATER = (408, 425, 429)
 _ZIPPED = ("gzip", "x-gzip", "deflate")
-
-
-@frozen
-class Source:
-    """Bytes on their way in, and what was said of them.
-
-    Attributes:
-        name: what the file is called there; empty: nothing was said.
-        media_type: what it is said to be; None: nothing was said.
-        size_bytes: how long it is said to be; None: nothing was said.
-    """
-
-    chunks: AsyncIterator[bytes] = field(repr=False)
-    name: str = ""
-    media_type: str | None = None
-    size_bytes: int | None = None
 
 
 @frozen

@@ -141,11 +141,16 @@ class InputPlace:
         return place_text(self.place)
 
 
-def inputs_of(payload: Any) -> tuple[list[InputPlace], list[str]]:
-    """The files that a payload refers to, in their order, and what is wrong with it, each with its place."""
+def inputs_of(payload: Any, *, at: Place = ()) -> tuple[list[InputPlace], list[str]]:
+    """The files that a payload refers to, in their order, and what is wrong with it, each with its place.
+
+    Args:
+        at: where it stands, if it is a part of a payload.
+    """
     found: list[InputPlace] = []
     problems: list[str] = []
-    for place, value in _references(payload):
+    for below, value in _references(payload):
+        place = (*at, *below)
         if len(place) > _DEPTH_MAX:
             problems.append(f"{place_text(place[:5])}…: a file stands more than {_DEPTH_MAX} levels deep")
             continue

@@ -9,13 +9,14 @@ from typing import Any
 from attrs import frozen
 
 from emp_core.config import Settings
-from emp_core.errors import ConfigError
+from emp_core.errors import ConfigError, InputUnavailable
+from emp_core.inputs.artifacts import JobFacts
 from emp_core.jobs.codec import decode_job, dumps
 from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
-from emp_core.queue.connection import Limits, undisturbed
+from emp_core.queue.connection import AWAY, Limits, undisturbed
 from emp_core.queue.explain import tell_unserved
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
@@ -348,6 +349,23 @@ class Consumer:
         """Write into a job's events that there was trouble which it survived."""
         note = {"id": job_id, "name": "warned", "fragment": f',"message":{dumps(message)}'}
         await self._run("note", {"events_max": self._settings.events_max, **note})
+
+    async def job_facts(self, job_id: str) -> JobFacts | None:
+        """Whose a job is and where its outputs are; None: it is not known, or not any more.
+
+        Raises:
+            InputUnavailable: Redis is away.
+        """
+        try:
+            status, customer, result = await self.client.hmget(self.keys.job(job_id), "status", "customer_id", "result")
+        except AWAY as error:
+            raise InputUnavailable(
+                f"the queue cannot be asked whose artifacts those of {job_id} are: {error}"
+            ) from error
+        if status is None:
+            return None
+        artifacts = json.loads(result).get("artifacts", ()) if result else ()
+        return JobFacts(customer, [artifact["url"] for artifact in artifacts])
 
     async def retire(self) -> None:
         """Take this worker out of every index."""

@@ -20,6 +20,7 @@ from emp_core.errors import (
     StorageError,
     StorageUnavailable,
 )
+from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.codec import dumps, encode_error, encode_result
 from emp_core.jobs.model import Artifact, Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
@@ -59,6 +60,7 @@ class Attempts:
 
     worker_id: str
     store: ArtifactStore
+    inputs: InputTaking
     leases: Leases
     warn: Callable[[str, str], Awaitable[None]]
     backoff: Backoff
@@ -126,16 +128,21 @@ class Attempts:
         payload = connector.payload_of(job)
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)
+        inputs = self.inputs.of(job)
         context = JobContext(
             job,
             store=self.store,
+            inputs=inputs,
             report=lambda percent, message, preview: self._report(held, percent, message, preview),
             save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
             warn=lambda message: self._tell_warning(job, message),
             deadline=job.deadline_at,
             payload=payload,
         )
-        result = await connector.process_job(job, context)
+        try:
+            result = await connector.process_job(job, context)
+        finally:
+            await inputs.aclose()
         return await self._fit(job, result)
 
     async def _store_works(self) -> bool:

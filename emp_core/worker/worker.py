@@ -14,6 +14,7 @@ from attrs import evolve
 from emp_core.config import Settings, environment
 from emp_core.connectors.base import Connector
 from emp_core.errors import ConfigError
+from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.retry import Backoff
 from emp_core.log.logger import get_logger
@@ -117,6 +118,8 @@ class Worker:
                 stack.push_async_callback(_bounded, store.aclose)
             await store.check()
             self._wire(url, client, store)
+            stack.push_async_callback(_bounded, self._inputs.aclose)
+            await self._inputs.folders.sweep()
             self._stack = stack.pop_all()
         return self
 
@@ -137,9 +140,11 @@ class Worker:
         self._keeper = Keeper(self._consumer, settings.lease_s)
         self._leases = Leases(self._consumer, settings.lease_s, on_renewal=self._renewed)
         self._finisher = Finisher(self._consumer, self._leases, self._plugins.job_finished)
+        self._inputs = InputTaking.from_settings(settings, store=store, facts_of=self._consumer.job_facts)
         self._attempts = Attempts(
             worker_id=self.id,
             store=store,
+            inputs=self._inputs,
             leases=self._leases,
             warn=self._consumer.tell_warning,
             backoff=Backoff(settings.retry_base_s, settings.retry_max_s),

@@ -1,11 +1,14 @@
 """What tests of inputs are made with."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from attrs import define, evolve
 
 from emp_core.config import Settings
+from emp_core.inputs.fetching import JobInputs
 from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.inputs import InputRef
 from emp_core.jobs.model import Job
@@ -47,6 +50,16 @@ def taking(folder: Path, **settings: Any) -> InputTaking:
     )
     made.web = evolve(made.web, pause=Pauses([]))
     return made
+
+
+@contextlib.asynccontextmanager
+async def attempt(ready: InputTaking, job: Job, **options: Any) -> AsyncIterator[JobInputs]:
+    """The files of one attempt."""
+    inputs = ready.of(job, **options)
+    try:
+        yield inputs
+    finally:
+        await inputs.aclose()
 
 
 def names_in(folder: Path) -> list[str]:

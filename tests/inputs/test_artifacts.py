@@ -9,7 +9,7 @@ from emp_core.inputs.artifacts import ArtifactFiles, JobFacts, upload_key
 from emp_core.inputs.taking import InputTaking
 from emp_core.storage.local import LocalStore
 
-from .sources import PNG, job, ref, taking
+from .sources import PNG, attempt, job, ref, taking
 
 KEY = "renders/job-a/1-0-cat.png"
 
@@ -48,7 +48,7 @@ def store(ready: InputTaking) -> LocalStore:
 
 async def test_an_artifact_is_found_by_its_key_and_by_its_url(ready: InputTaking, store: LocalStore) -> None:
     url = await put(store)
-    async with ready.attempt(job()) as inputs:
+    async with attempt(ready, job()) as inputs:
         for at in (KEY, url):
             found = await inputs.fetch(ref(artifact=at))
             assert (found.name, found.media_type, await found.read()) == ("cat.png", "image/png", PNG)
@@ -68,7 +68,7 @@ async def test_an_artifact_is_found_by_its_key_and_by_its_url(ready: InputTaking
 )
 async def test_what_is_not_in_the_store_is_no_artifact(ready: InputTaking, store: LocalStore, at: str) -> None:
     await put(store)
-    async with ready.attempt(job()) as inputs:
+    async with attempt(ready, job()) as inputs:
         with pytest.raises(InputError, match="no such file for this job") as caught:
             await inputs.fetch(ref(artifact=at))
     assert caught.value.details["reason"] == "artifact_not_found"
@@ -78,7 +78,7 @@ async def test_a_customers_job_reads_what_its_own_jobs_have_put_out(
     ready: InputTaking, store: LocalStore, jobs: Jobs
 ) -> None:
     jobs.known["job-a"] = JobFacts("alice", {await put(store)})
-    async with ready.attempt(job("job-b", customer="alice")) as inputs:
+    async with attempt(ready, job("job-b", customer="alice")) as inputs:
         assert await (await inputs.fetch(ref(artifact=KEY))).read() == PNG
 
 
@@ -88,7 +88,7 @@ async def test_a_customers_job_reads_nobody_elses(
 ) -> None:
     url = await put(store)
     jobs.known["job-a"] = JobFacts(owner, {url})
-    async with ready.attempt(job("job-b", customer="alice")) as inputs:
+    async with attempt(ready, job("job-b", customer="alice")) as inputs:
         for at in (KEY, url):
             with pytest.raises(InputError, match="no such file for this job"):
                 await inputs.fetch(ref(artifact=at))
@@ -98,7 +98,7 @@ async def test_what_no_result_names_is_not_read_for_a_customer(
     ready: InputTaking, store: LocalStore, jobs: Jobs
 ) -> None:
     await put(store)
-    async with ready.attempt(job("job-b", customer="alice")) as inputs:
+    async with attempt(ready, job("job-b", customer="alice")) as inputs:
         with pytest.raises(InputError):
             await inputs.fetch(ref(artifact=KEY))
         # A job that took the name of a folder for its id.
@@ -111,12 +111,12 @@ async def test_uploads_are_read_by_the_customer_they_were_made_for(ready: InputT
     keys = {customer: upload_key(customer, "a" * 64, "cat.png") for customer in ("alice", "bob", None)}
     for key in keys.values():
         await put(store, key)
-    async with ready.attempt(job(customer="alice")) as inputs:
+    async with attempt(ready, job(customer="alice")) as inputs:
         assert (await inputs.fetch(ref(artifact=keys["alice"]))).name == "cat.png"
         for other in ("bob", None):
             with pytest.raises(InputError):
                 await inputs.fetch(ref(artifact=keys[other]))
-    async with ready.attempt(job()) as inputs:
+    async with attempt(ready, job()) as inputs:
         for key in keys.values():
             assert await (await inputs.fetch(ref(artifact=key))).read() == PNG
 
@@ -124,7 +124,7 @@ async def test_uploads_are_read_by_the_customer_they_were_made_for(ready: InputT
 async def test_a_job_reads_its_own_store_as_it_likes(ready: InputTaking, tmp_path: Path) -> None:
     own = LocalStore(tmp_path / "own")
     url = await put(own, "in/cat.png")
-    async with ready.attempt(job(customer="alice"), own_store=own) as inputs:
+    async with attempt(ready, job(customer="alice"), own_store=own) as inputs:
         for at in ("in/cat.png", url):
             assert await (await inputs.fetch(ref(artifact=at))).read() == PNG
 

@@ -14,7 +14,7 @@ from emp_core.inputs.files import Input
 from emp_core.jobs.inputs import InputPlace
 from tests.connectors.web import serving
 
-from .sources import HTML, PNG, WAV, files_below, job, ref, taking
+from .sources import HTML, PNG, WAV, attempt, files_below, job, ref, taking
 
 
 def inline(data: bytes, **said: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ async def uploaded(at: InputPlace, found: Input) -> str:
 
 
 async def test_the_bytes_in_a_payload_are_a_file_like_any_other(tmp_path: Path) -> None:
-    async with taking(tmp_path).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path), job()) as inputs:
         found = await inputs.fetch(ref(**inline(PNG)["$input"]))
         assert (found.name, found.media_type, await found.read()) == ("input.png", "image/png", PNG)
         named = await inputs.fetch(ref(**inline(WAV, name="voice.wav")["$input"]))
@@ -37,7 +37,7 @@ async def test_a_file_of_an_allowed_folder_is_copied_so_that_it_stays_as_it_is(t
     cat = tmp_path / "shared" / "cat.png"
     cat.parent.mkdir()
     cat.write_bytes(PNG)
-    async with taking(tmp_path, input_folders=(str(cat.parent),)).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path, input_folders=(str(cat.parent),)), job()) as inputs:
         found = await inputs.fetch(ref(path=str(cat)))
         cat.write_bytes(b"changed")
         assert (found.name, await found.read()) == ("cat.png", PNG)
@@ -46,7 +46,7 @@ async def test_a_file_of_an_allowed_folder_is_copied_so_that_it_stays_as_it_is(t
 
 async def test_every_file_of_a_payload_is_replaced_by_what_is_made_of_it(tmp_path: Path) -> None:
     payload = {"a": inline(PNG, name="a.png"), "list": [inline(WAV, name="b.wav"), 7], "text": "stays"}
-    async with taking(tmp_path).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path), job()) as inputs:
         assert await inputs.replaced(payload, uploaded) == {
             "a": "payload.a as a.png",
             "list": ["payload.list[0] as b.wav", 7],
@@ -66,7 +66,7 @@ async def test_what_is_referred_to_twice_is_fetched_once(tmp_path: Path) -> None
         asked.append(request.path)
         return web.Response(body=PNG)
 
-    async with serving(answer) as base, taking(tmp_path).attempt(job()) as inputs:
+    async with serving(answer) as base, attempt(taking(tmp_path), job()) as inputs:
         one = {"$input": {"url": f"{base}/cat.png"}}
         found = await inputs.fetch_all([one, one, {"again": one}])
         assert len({file.path for file in found.values()}) == 1
@@ -87,7 +87,7 @@ async def test_files_are_fetched_side_by_side_but_only_a_few_at_a_time(tmp_path:
         now -= 1
         return web.Response(body=PNG)
 
-    async with serving(answer) as base, taking(tmp_path).attempt(job()) as inputs:
+    async with serving(answer) as base, attempt(taking(tmp_path), job()) as inputs:
         with anyio.fail_after(10):
             found = await inputs.fetch_all([{"$input": {"url": f"{base}/{number}.png"}} for number in range(12)])
     assert (len(found), most) == (12, 4)
@@ -95,15 +95,15 @@ async def test_files_are_fetched_side_by_side_but_only_a_few_at_a_time(tmp_path:
 
 async def test_the_files_of_a_job_share_one_limit(tmp_path: Path) -> None:
     files = [inline(PNG + bytes([number]) * 100) for number in range(10)]
-    async with taking(tmp_path, input_max_bytes=900).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path, input_max_bytes=900), job()) as inputs:
         with pytest.raises(InputError, match="more than 900 bytes together"):
             await inputs.fetch_all(files)
-    async with taking(tmp_path, input_max_bytes=10 * (len(PNG) + 100)).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path, input_max_bytes=10 * (len(PNG) + 100)), job()) as inputs:
         assert len(await inputs.fetch_all(files)) == 10
 
 
 async def test_a_file_that_was_refused_takes_nothing_of_the_limit(tmp_path: Path) -> None:
-    async with taking(tmp_path, input_max_bytes=len(PNG)).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path, input_max_bytes=len(PNG)), job()) as inputs:
         with pytest.raises(InputError, match="and image/png was said"):
             await inputs.fetch(ref(**inline(HTML, media_type="image/png")["$input"]))
         assert (await inputs.fetch(ref(**inline(PNG)["$input"]))).size_bytes == len(PNG)
@@ -111,14 +111,14 @@ async def test_a_file_that_was_refused_takes_nothing_of_the_limit(tmp_path: Path
 
 async def test_an_error_names_the_place_of_the_file(tmp_path: Path) -> None:
     payload = {"images": [inline(PNG), inline(HTML)]}
-    async with taking(tmp_path).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path), job()) as inputs:
         with pytest.raises(InputError, match=r"^payload\.images\[1\]: .* is text/html") as caught:
             await inputs.replaced(payload, uploaded, accept=("image/*",))
     assert caught.value.details["input"] == "payload.images[1]"
 
 
 async def test_references_that_cannot_be_read_are_listed_before_anything_is_fetched(tmp_path: Path) -> None:
-    async with taking(tmp_path).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path), job()) as inputs:
         with pytest.raises(InputError, match=r"payload\.a: .*payload\.c: ") as caught:
             await inputs.fetch_all({"a": {"$input": {}}, "b": inline(PNG), "c": {"$input": 7}})
         assert len(caught.value.details["problems"]) == 2
@@ -136,7 +136,7 @@ async def test_of_several_failures_the_one_that_nothing_can_mend_decides(tmp_pat
         await both.wait()
         raise InputUnavailable("not now") if at is here[0] else InputError("never")
 
-    async with taking(tmp_path).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path), job()) as inputs:
         with pytest.raises(InputError, match="never") as caught:
             await inputs.replaced([inline(PNG), inline(WAV)], fails)
     assert type(caught.value) is InputError
@@ -146,7 +146,7 @@ async def test_what_the_maker_raises_is_raised_as_it_is(tmp_path: Path) -> None:
     async def fails(_: InputPlace, __: Input) -> str:
         raise ServiceUnavailable("the service is away")
 
-    async with taking(tmp_path).attempt(job()) as inputs:
+    async with attempt(taking(tmp_path), job()) as inputs:
         with pytest.raises(ServiceUnavailable, match="the service is away"):
             await inputs.replaced([inline(PNG), inline(WAV)], fails)
 
@@ -165,13 +165,13 @@ async def test_a_cancelled_attempt_leaves_no_file_and_no_connection(tmp_path: Pa
             ended.set()
         return response
 
-    async def attempt(base: str) -> None:
-        async with taking(tmp_path).attempt(job()) as inputs:
+    async def fetch(base: str) -> None:
+        async with attempt(taking(tmp_path), job()) as inputs:
             await inputs.fetch(ref(url=base))
 
     async with serving(endless) as base:
         async with anyio.create_task_group() as group:
-            group.start_soon(attempt, base)
+            group.start_soon(fetch, base)
             await begun.wait()
             group.cancel_scope.cancel()
         with anyio.fail_after(5):

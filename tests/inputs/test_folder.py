@@ -1,13 +1,14 @@
 """Files of jobs are gone when their attempt is over, whatever becomes of the worker."""
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
 import pytest
 
 from emp_core.errors import InputUnavailable
-from emp_core.inputs.folder import WorkFolders
+from emp_core.inputs.folder import AttemptFolder, WorkFolders
 
 from .sources import files_below, names_in
 
@@ -15,7 +16,7 @@ from .sources import files_below, names_in
 async def test_a_worker_whose_jobs_have_no_files_writes_nothing(tmp_path: Path) -> None:
     folders = WorkFolders(tmp_path / "inputs")
     await folders.sweep()
-    async with folders.attempt():
+    async with aclosing(AttemptFolder(folders)):
         pass
     await folders.aclose()
     assert not names_in(tmp_path)
@@ -23,7 +24,7 @@ async def test_a_worker_whose_jobs_have_no_files_writes_nothing(tmp_path: Path) 
 
 async def test_an_attempts_files_are_private_and_gone_at_its_end(tmp_path: Path) -> None:
     folders = WorkFolders(tmp_path / "inputs")
-    async with folders.attempt() as one, folders.attempt() as another:
+    async with aclosing(AttemptFolder(folders)) as one, aclosing(AttemptFolder(folders)) as another:
         paths = [await one.new_file(), await one.new_file(), await another.new_file()]
         for path in paths:
             path.write_bytes(b"x")
@@ -40,7 +41,7 @@ async def test_files_of_a_cancelled_attempt_are_gone_too(tmp_path: Path) -> None
     paths: list[Path] = []
 
     async def attempt() -> None:
-        async with folders.attempt() as folder:
+        async with aclosing(AttemptFolder(folders)) as folder:
             paths.append(await folder.new_file())
             paths[0].write_bytes(b"x")
             began.set()
@@ -57,11 +58,11 @@ async def test_files_of_a_cancelled_attempt_are_gone_too(tmp_path: Path) -> None
 async def test_what_a_killed_worker_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
     program = (
         "import os, sys, anyio, pathlib\n"
-        "from emp_core.inputs.folder import WorkFolders\n"
+        "from emp_core.inputs.folder import AttemptFolder, WorkFolders\n"
         "async def main():\n"
-        "    async with WorkFolders(pathlib.Path(sys.argv[1])).attempt() as folder:\n"
-        "        (await folder.new_file()).write_bytes(b'left')\n"
-        "        os.kill(os.getpid(), 9)\n"
+        "    folder = AttemptFolder(WorkFolders(pathlib.Path(sys.argv[1])))\n"
+        "    (await folder.new_file()).write_bytes(b'left')\n"
+        "    os.kill(os.getpid(), 9)\n"
         "anyio.run(main)\n"
     )
     assert (await anyio.run_process([sys.executable, "-c", program, str(tmp_path)], check=False)).returncode == -9
@@ -72,7 +73,7 @@ async def test_what_a_killed_worker_left_is_removed_by_the_next_one(tmp_path: Pa
 
 async def test_the_files_of_a_living_worker_are_left_alone(tmp_path: Path) -> None:
     living = WorkFolders(tmp_path)
-    async with living.attempt() as folder:
+    async with aclosing(AttemptFolder(living)) as folder:
         path = await folder.new_file()
         path.write_bytes(b"in use")
         await WorkFolders(tmp_path).sweep()
@@ -93,18 +94,18 @@ async def test_what_is_not_ours_is_not_swept(tmp_path: Path) -> None:
 
 async def test_a_folder_that_somebody_cleaned_up_is_made_again(tmp_path: Path) -> None:
     folders = WorkFolders(tmp_path / "inputs")
-    async with folders.attempt() as folder:
+    async with aclosing(AttemptFolder(folders)) as folder:
         left = await folder.new_file()
         for path in sorted((tmp_path / "inputs").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         assert not left.parent.exists()
-    async with folders.attempt() as folder:
+    async with aclosing(AttemptFolder(folders)) as folder:
         (await folder.new_file()).write_bytes(b"x")
     await folders.aclose()
 
 
 async def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "inputs").write_bytes(b"a file")
-    async with WorkFolders(tmp_path / "inputs").attempt() as folder:
+    async with aclosing(AttemptFolder(WorkFolders(tmp_path / "inputs"))) as folder:
         with pytest.raises(InputUnavailable, match="EMP_DATA_DIR"):
             await folder.new_file()
