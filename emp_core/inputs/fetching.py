@@ -54,11 +54,6 @@ class JobInputs:
     _left: int = field(init=False, default=Factory(lambda self: self.max_bytes, takes_self=True))
     _open: _Open | None = field(init=False, default=None)
 
-    @property
-    def is_used(self) -> bool:
-        """Whether there is anything that `aclose` removes."""
-        return self._open is not None
-
     async def aclose(self) -> None:
         """Remove all files."""
         opened, self._open = self._open, None
