@@ -52,7 +52,9 @@ class CareRules(StoreRules):
         await store.put("a.txt", b"a", media_type="text/plain")
         for _ in range(2):
             await store.aclose()
-        assert not await is_there(make_store(), "b.txt")
+        other = make_store()
+        assert await is_there(other, "a.txt"), "closing a store took its files away"
+        await other.aclose()
 
     async def test_a_check_of_a_sound_store_passes(self, store: ArtifactStore) -> None:
         for _ in range(2):
