@@ -58,6 +58,7 @@ if typing.TYPE_CHECKING:
     from emp_core.jobs.requirements import Requirements
     from emp_core.jobs.states import JobState
     from emp_core.plugins.hookspecs import Registration, hookimpl
+    from emp_core.plugins.preparing import Preparer
     from emp_core.queue.attempts import AttemptRecord
     from emp_core.queue.events import JobEvent
     from emp_core.queue.explain import Explanation, WorkerVerdict
@@ -118,6 +119,7 @@ __all__ = [
     "Outcome",
     "PayloadTooLarge",
     "PluginError",
+    "Preparer",
     "Preview",
     "QueueError",
     "QueueFull",
@@ -161,6 +163,7 @@ _HOMES = {
     "emp_core.jobs.requirements": ("Requirements",),
     "emp_core.jobs.states": ("JobState",),
     "emp_core.plugins.hookspecs": ("Registration", "hookimpl"),
+    "emp_core.plugins.preparing": ("Preparer",),
     "emp_core.queue.attempts": ("AttemptRecord",),
     "emp_core.queue.events": ("JobEvent",),
     "emp_core.queue.explain": ("Explanation", "WorkerVerdict"),

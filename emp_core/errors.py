@@ -284,6 +284,7 @@ class InvalidJob(ConnectorError):
     """The job itself is wrong: running it again cannot help. Fails at once."""
 
     code = "invalid_job"
+    exit_code = 2
 
 
 class MissingModel(ConnectorError):

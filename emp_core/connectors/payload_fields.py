@@ -3,12 +3,13 @@
 Validators are run by themselves before the class is made, so that all mistakes are found and none of them repeats a value.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from attrs import Attribute, evolve, field, fields, frozen, validators
 
-__all__ = ["Limit", "PayloadValue", "key_of", "limits_of", "rest_of", "same_choice"]
+__all__ = ["Limit", "PayloadValue", "key_of", "limits_of", "listed", "rest_of", "same_choice"]
 
 # attrs does not name the classes of its validators.
 _AND: type = type(validators.and_())
@@ -55,6 +56,15 @@ def rest_of(kind: type) -> "Attribute[Any] | None":
 def same_choice(value: Any, choice: Any) -> bool:
     """Whether a JSON value is this choice: to JSON, true is not 1."""
     return bool(value == choice) and isinstance(value, bool) == isinstance(choice, bool)
+
+
+def listed(choices: Sequence[Any]) -> str:
+    """Choices in words, as they stand in JSON."""
+    shown = [
+        choice if isinstance(choice, str) else json.dumps(choice, default=str) for choice in choices[:_SHOWN_CHOICES]
+    ]
+    more = f" and {len(choices) - _SHOWN_CHOICES} more" if len(choices) > _SHOWN_CHOICES else ""
+    return ", ".join(map(str, shown)) + more
 
 
 @frozen
@@ -121,9 +131,7 @@ def _read(validator: Any) -> Iterator[Limit]:
 
 
 def _one_of(options: tuple[Any, ...]) -> Limit:
-    shown = ", ".join(str(option) for option in options[:_SHOWN_CHOICES])
-    more = f" and {len(options) - _SHOWN_CHOICES} more" if len(options) > _SHOWN_CHOICES else ""
-    return Limit(f"one of {shown}{more}", lambda value: value in options, {"enum": list(options)})
+    return Limit(f"one of {listed(options)}", lambda value: value in options, {"enum": list(options)})
 
 
 def _pattern(validator: Any) -> Limit:

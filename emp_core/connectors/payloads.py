@@ -10,7 +10,7 @@ A field's ``metadata`` may say more: ``key``, its name in the payload when that 
 """
 
 import types
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
 from enum import Enum
 from functools import lru_cache, partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -18,32 +18,21 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import attrs
 import cattrs
 from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, make_hetero_tuple_structure_fn, mapping_structure_factory, override
 
-from emp_core.connectors.payload_fields import PayloadValue, key_of, limits_of, rest_of, same_choice
+from emp_core.connectors.payload_fields import PayloadValue, key_of, limits_of, listed, rest_of, same_choice
+from emp_core.connectors.payload_mistakes import Mistakes, problems_in
 from emp_core.connectors.payload_schema import payload_schema
 from emp_core.errors import InvalidJob
 from emp_core.jobs.requirements import is_finite, is_number, kind_of
-from emp_core.log.redaction import hide_secrets
 
 __all__ = ["payload_reader", "read_payload"]
 
 T = TypeVar("T")
 
-_NAME_SHOWN = 80
-_MESSAGE_SHOWN = 300
 _PROBLEMS_SHOWN = 100
 _REST = "\0rest"
 """The key below which a class's other keys are handed to cattrs: no user's key, for what has this name is one of the others."""
-
-
-class _Mistakes(Exception):
-    """What is wrong with one value: where below it, and what was expected."""
-
-    def __init__(self, *found: tuple[str, str]) -> None:
-        super().__init__(found)
-        self.found = found
 
 
 def read_payload(kind: type[T], payload: Any) -> T:
@@ -57,10 +46,8 @@ def read_payload(kind: type[T], payload: Any) -> T:
     read = payload_reader(given)
     try:
         made: T = read(payload, kind)
-    except RecursionError:
-        problems = ["payload: it is nested too deeply"]
     except Exception as error:  # validators are the author's code, and what they raise says what is wrong
-        problems = [f"{path}: {text}" for path, text in _told(error, "payload")]
+        problems = problems_in(error)
     else:
         return made
     shown = problems[:_PROBLEMS_SHOWN]
@@ -87,8 +74,8 @@ def payload_reader(kind: "type[Any]") -> Callable[[Any, Any], Any]:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-def _expected(what: str, value: Any) -> _Mistakes:
-    return _Mistakes(("", f"expected {what}, not {kind_of(value)}"))
+def _expected(what: str, value: Any) -> Mistakes:
+    return Mistakes(("", f"expected {what}, not {kind_of(value)}"))
 
 
 def _text(value: Any, _: Any) -> str:
@@ -102,12 +89,12 @@ def _whole(value: Any, _: Any) -> int:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)  # JSON has one kind of number: 5.0 is 5
-    raise _Mistakes(("", "expected a whole number")) if is_number(value) else _expected("a whole number", value)
+    raise Mistakes(("", "expected a whole number")) if is_number(value) else _expected("a whole number", value)
 
 
 def _number(value: Any, _: Any) -> float:
     if not is_finite(value):
-        raise _Mistakes(("", "expected a finite number")) if is_number(value) else _expected("a number", value)
+        raise Mistakes(("", "expected a finite number")) if is_number(value) else _expected("a number", value)
     return float(value)
 
 
@@ -123,7 +110,7 @@ def _null(value: Any, _: Any) -> None:
 
 
 def _literal(value: Any, kind: Any) -> Any:
-    return _chosen(value, {choice: choice for choice in get_args(kind)})
+    return _chosen(value, [(choice, choice) for choice in get_args(kind)])
 
 
 def _is_enum(kind: Any) -> bool:
@@ -135,27 +122,28 @@ def _scalar(read: "_Hook", value: Any, kind: Any) -> Any:
 
 
 def _enum(value: Any, kind: type[Enum]) -> Any:
-    return _chosen(value, {member.value: member for member in kind})
+    return _chosen(value, [(member.value, member) for member in kind])
 
 
-def _chosen(value: Any, choices: Mapping[Any, Any]) -> Any:
-    for choice, meant in choices.items():
+def _chosen(value: Any, choices: Sequence[tuple[Any, Any]]) -> Any:
+    for choice, meant in choices:
         if same_choice(value, choice):
             return meant
-    raise _Mistakes(("", f"expected one of {', '.join(map(str, choices))}"))
+    raise Mistakes(("", f"expected one of {listed([choice for choice, _ in choices])}"))
 
 
 def _own_form(value: Any, kind: Any) -> Any:
     try:
         return kind.from_payload(value)
     except ValueError as error:
-        raise _Mistakes(("", str(error))) from error
+        raise Mistakes(("", str(error))) from error
 
 
 # -- what holds values -------------------------------------------------------------------------------------------------
 
 _Hook = Callable[[Any, Any], Any]
-_LISTS = (list, tuple, Sequence)
+_LISTS = (list, tuple, Sequence, MutableSequence)
+_OBJECTS = (dict, Mapping, MutableMapping)
 
 
 def _list_factory(kind: Any, converter: cattrs.Converter) -> _Hook:
@@ -172,7 +160,7 @@ def _tuple_factory(kind: Any, converter: cattrs.Converter) -> _Hook:
 
     def hook(value: Any, _: Any) -> Any:
         if isinstance(value, list | tuple) and len(value) != len(items):
-            raise _Mistakes(("", f"expected a list of {len(items)}"))
+            raise Mistakes(("", f"expected a list of {len(items)}"))
         return read(value, kind)
 
     return _only((list, tuple), "a list", hook)
@@ -209,18 +197,33 @@ def _union_factory(kind: Any, converter: cattrs.Converter) -> _Hook:
         meant = [one for member, one in zip(members, failures, strict=True) if _could_be(member, value)]
         if len(members) == 1 or len(meant) == 1:
             raise (meant or failures)[0]
-        raise _expected(" or ".join(_WORDS.get(one, "") or _called(one) for one in members), value)
+        raise _of_union(members, value)
 
     return hook
 
 
-_WORDS: Mapping[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+_WORDS: Mapping[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    **dict.fromkeys(_LISTS, "a list"),
+    **dict.fromkeys(_OBJECTS, "an object"),
+}
+
+
+def _of_union(members: Sequence[Any], value: Any) -> Mistakes:
+    classes = [one.__name__ for one in members if attrs.has(one)]
+    if classes and isinstance(value, Mapping):
+        return Mistakes(("", f"fits none of {', '.join(classes)}"))
+    return _expected(" or ".join(map(_called, members)), value)
 
 
 def _called(kind: Any) -> str:
     if get_origin(kind) is Literal:
-        return ", ".join(map(str, get_args(kind)))
-    return f"an object ({kind.__name__})" if attrs.has(kind) else getattr(kind, "__name__", str(kind))
+        return listed(get_args(kind))
+    name = getattr(kind, "__name__", str(kind))
+    return f"an object ({name})" if attrs.has(kind) else _WORDS.get(get_origin(kind) or kind, name)
 
 
 def _could_be(member: Any, value: Any) -> bool:
@@ -259,57 +262,10 @@ def _limited(converter: cattrs.Converter, limits: Sequence[Any]) -> _Hook:
     def hook(value: Any, kind: Any) -> Any:
         made = converter.structure(value, kind)
         if found := [(path, f"expected {text}") for limit in limits for path, text in limit.mistakes(made)]:
-            raise _Mistakes(*found)
+            raise Mistakes(*found)
         return made
 
     return hook
-
-
-# -- what was wrong ----------------------------------------------------------------------------------------------------
-
-
-def _told(error: Exception, path: str) -> Iterator[tuple[str, str]]:
-    """Every mistake in what cattrs raised: its path, and what was expected."""
-    match error:
-        case _Mistakes():
-            yield from ((path + below, text) for below, text in error.found)
-        case ForbiddenExtraKeysError():
-            known = ", ".join(key_of(one) for one in attrs.fields(error.cl) if one.init)
-            names = sorted(map(str, error.extra_fields))
-            yield from ((path + _step(name), f"unknown; known are {known or 'none'}") for name in names)
-        case ClassValidationError():
-            fields = attrs.fields_dict(error.cl)
-            with_notes, others = error.group_exceptions()
-            for inner, note in with_notes:
-                attribute = fields[note.name]
-                where = path if attribute.metadata.get("rest") else path + _step(key_of(attribute))
-                yield from [(where, "it is required")] if isinstance(inner, KeyError) else _told(inner, where)
-            for inner in others:
-                yield from _told(inner, path)
-        case IterableValidationError():
-            for inner, item in error.group_exceptions()[0]:
-                yield from _told(
-                    inner, path + (f"[{item.index}]" if isinstance(item.index, int) else _step(item.index))
-                )
-        case _:
-            yield path, _said_by_author(error)
-
-
-def _step(name: Any) -> str:
-    text = str(name).encode(errors="backslashreplace").decode()
-    text = text if len(text) <= _NAME_SHOWN else f"{text[:_NAME_SHOWN]}…"
-    return f".{text}" if text and not set(text) & set(". []") else f"[{text!r}]"
-
-
-def _said_by_author(error: Exception) -> str:
-    """What a validator of the class says. What attrs says itself would repeat the value."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
-    if where.split(".")[0] in {"attr", "attrs", "cattrs"}:
-        return "its validator refuses it"
-    return hide_secrets(" ".join(str(error).split()))[:_MESSAGE_SHOWN] or type(error).__name__
 
 
 def _is(*kinds: Any) -> Callable[[Any], bool]:

@@ -76,6 +76,21 @@ def test_a_payload_that_is_too_large_is_refused(on_hub: Emp):
     assert "EMP_MAX_PAYLOAD_BYTES" in ended.error["hint"]
 
 
+def test_every_mistake_in_the_payload_is_told_with_its_path_and_nothing_is_submitted(on_hub: Emp):
+    before = on_hub("jobs", "ls", "--json").data["counts"]
+    ended = on_hub("submit", "echo", "-p", '$echo={"steps": "5", "second": 1}', "--json")
+    assert ended.code == 2
+    assert ended.error["code"] == "invalid_job"
+    assert ended.error["details"]["problems"] == [
+        "payload.$echo.steps: expected a whole number, not a text",
+        "payload.$echo.second: unknown; known are seconds, steps, fail, fail_attempts, retry_after_s, artifact",
+    ]
+    said = on_hub("submit", "echo", "-p", '$echo={"steps": "5"}').err
+    assert "payload.$echo.steps: expected a whole number, not a text" in said
+    assert "emp services schema" in said
+    assert on_hub("jobs", "ls", "--json").data["counts"] == before
+
+
 def test_a_payload_that_is_no_json_is_refused_before_redis_is_asked(emp: Emp):
     ended = emp("submit", "echo", "-", "--json", stdin=b'{"a":\n 1,}', HUB_REDIS_URL="redis://127.0.0.1:1")
     assert ended.code == 2
