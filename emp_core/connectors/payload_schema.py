@@ -15,9 +15,10 @@ import attrs
 from emp_core.connectors.payload_fields import Limit, PayloadValue, key_of, limits_of, rest_of
 from emp_core.errors import PluginError
 
-__all__ = ["payload_schema"]
+__all__ = ["DIALECT", "payload_schema"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+"""What schemas written here say that they are."""
 
 _SCALARS: Mapping[Any, str] = {
     str: "string",
@@ -32,38 +33,43 @@ _OBJECTS = (dict, Mapping, MutableMapping)
 _DOCUMENTED = re.compile(r"^    (\w+): (.+(?:\n {6,}.+)*)", re.MULTILINE)
 
 
-def payload_schema(kind: type) -> dict[str, Any]:
-    """The JSON Schema of a payload class.
+def payload_schema(*kinds: type) -> dict[str, Any]:
+    """The JSON Schema of payload classes: what fits one of them.
 
     Descriptions come from a field's ``metadata["description"]``, else from the ``Attributes:`` of the class's docstring.
 
     Raises:
         PluginError: no attrs class, or a field of it is of a type that payloads cannot have.
     """
+    classes = _Classes()
+    references = [_reference(classes, kind) for kind in kinds]
+    if len(references) > 1:
+        return {"$schema": DIALECT, "anyOf": references, "$defs": classes.definitions}
+    [top] = references
+    name = top["$ref"].rsplit("/", 1)[-1]
+    if top["$ref"] not in _references(classes.definitions):
+        top = classes.definitions.pop(name)
+    return {"$schema": DIALECT, **top, **({"$defs": classes.definitions} if classes.definitions else {})}
+
+
+def _reference(classes: "_Classes", kind: type) -> dict[str, Any]:
     given: Any = kind  # what plugins pass is not always what the annotations say
     if not (isinstance(given, type) and attrs.has(given)):
         raise PluginError(f"the payload class {kind!r} is no attrs class", hint="decorate it with attrs.frozen")
-    classes = _Classes()
     try:
-        reference = classes.schema(kind)
+        return classes.schema(kind)
     except (NameError, _Unreadable) as error:
         raise PluginError(
             f"the payload class {kind.__qualname__} cannot be used: {error}",
             hint="its fields may be texts, numbers, truth values, lists, objects by text, enums, Literals and attrs classes",
         ) from error
-    definitions = classes.definitions
-    name = reference["$ref"].rsplit("/", 1)[-1]
-    if not any(f'"#/$defs/{name}"' in text for text in _references(definitions)):
-        top = definitions.pop(name)
-        return {"$schema": DIALECT, **top, **({"$defs": definitions} if definitions else {})}
-    return {"$schema": DIALECT, **reference, "$defs": definitions}
 
 
 def _references(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if name == "$ref":
-                yield f'"{inner}"'
+                yield inner
             else:
                 yield from _references(inner)
     elif isinstance(value, list):

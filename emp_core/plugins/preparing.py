@@ -21,7 +21,7 @@ from emp_core.plugins.offline import offline_connector, offline_reason
 from emp_core.services.load import load_mapping
 from emp_core.services.schema import ServiceMapping
 
-__all__ = ["Preparer", "connectors_for", "installed_preparer"]
+__all__ = ["Preparer", "connectors_for", "installed_preparer", "payload_classes"]
 
 _log: Logger = get_logger("emp.plugins")
 
@@ -145,6 +145,12 @@ def connectors_for(service: str, plugins: Plugins, mapping: ServiceMapping) -> l
         else:
             found.append(offline_connector(name, "no installed plugin has it"))
     return found
+
+
+def payload_classes(service: str, connectors: Sequence[type[Connector]]) -> list[type] | None:
+    """The classes that payloads of jobs for a service must fit, one of them; None: one of its connectors takes anything."""
+    classes = [connector.payload_class_of(service) for connector in connectors]
+    return None if None in classes or not classes else [kind for kind in dict.fromkeys(classes) if kind is not None]
 
 
 class _Installed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from emp_core.queue.embedded import use_embedded_redis
 
@@ -93,6 +94,32 @@ def test_services_tell_the_mapping_and_where_it_came_from(emp: Emp, tmp_path: Pa
     assert str(file) in ended.out
     assert "not installed" in ended.out
     assert "geheim" not in ended.out
+
+
+def test_the_schema_of_a_services_payloads_can_be_put_into_a_file(emp: Emp):
+    ended = emp("services", "schema", "echo")
+    assert ended.code == 0
+    schema = json.loads(ended.out)
+    Draft202012Validator.check_schema(schema)
+    assert schema == emp("services", "schema", "echo", "--json").data
+    validator = Draft202012Validator(schema)
+    assert validator.is_valid({"hello": 1, "$echo": {"steps": 3}})
+    assert not validator.is_valid({"$echo": {"steps": "3"}})
+
+
+def test_a_schema_that_cannot_be_told_is_refused_with_what_is_known(
+    emp: Emp, broken_plugin: str, unasked: None, tmp_path: Path
+):
+    ended = emp("services", "schema", "ecco", "--json")
+    assert ended.code == 2
+    assert ended.error["code"] == "config"
+    assert "echo" in ended.error["details"]["known"]
+    assert "did you mean 'echo'?" in ended.error["hint"]
+    file = tmp_path / "mapping.json"
+    file.write_text(json.dumps(mapping("BrokenConnector")))
+    ended = emp("services", "schema", "mine", "--json", EMP_SERVICE_MAPPING=str(file))
+    assert ended.code == 2
+    assert "no licence found" in ended.error["message"]
 
 
 def mapping(connector: str, **more: Any) -> dict[str, Any]:

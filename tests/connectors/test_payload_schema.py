@@ -61,6 +61,15 @@ def test_a_class_that_nothing_refers_to_stands_at_the_top():
     assert "$defs" not in schema
 
 
+def test_several_classes_are_alternatives():
+    schema = payload_schema(Text, Open)
+    Draft202012Validator.check_schema(schema)
+    assert [one["$ref"] for one in schema["anyOf"]] == ["#/$defs/Text", "#/$defs/Open"]
+    assert Draft202012Validator(schema).is_valid({"kind": "text", "text": "a"})
+    assert Draft202012Validator(schema).is_valid({"model": "m", "other": 1})
+    assert not Draft202012Validator(schema).is_valid({"other": 1})
+
+
 def test_classes_of_one_name_are_told_apart():
     def other() -> type:
         @frozen

@@ -17,7 +17,7 @@ from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirements
 from emp_core.plugins.manager import load_plugins
-from emp_core.plugins.preparing import Preparer, connectors_for, installed_preparer
+from emp_core.plugins.preparing import Preparer, connectors_for, installed_preparer, payload_classes
 from emp_core.services.load import read_mapping
 
 InstallPlugin = Callable[..., None]
@@ -280,3 +280,9 @@ def test_no_plugin_is_imported_before_the_first_job():
         "print([m for m in sys.modules if m.startswith('emp_core.plugins') or m.startswith('emp_comfyui')])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_payload_classes_of_a_service_are_those_of_its_connectors_unless_one_takes_anything():
+    assert payload_classes("draw", [Typed, Drawer]) == [Drawing]
+    assert payload_classes("draw", [Typed, Untyped]) is None
+    assert payload_classes("draw", []) is None
