@@ -48,19 +48,22 @@ class ComfyUIClient:
     def __init__(self, http: HTTPConnector, *, stall_s: float) -> None:
         self.http = http
         self._stall_s = stall_s
+        self._has_prompts: bool | None = None
         self._has_jobs: bool | None = None
         self._has_cancel: bool | None = None
 
     def forget(self) -> None:
         """The server may be another one now: what it can do is found out again."""
-        self._has_jobs = self._has_cancel = None
+        self._has_prompts = self._has_jobs = self._has_cancel = None
 
-    async def submit(self, workflow: Workflow, *, prompt_id: str, client_id: str) -> Accepted:
-        """Put a workflow into the queue, under our id where the server takes one.
+    async def submit(self, workflow: Workflow, *, prompt_id: str, client_id: str) -> Accepted | None:
+        """Put a workflow into the queue, under our id where the server takes one; None: it takes none this way.
 
         Raises:
             InvalidJob, MissingNode, MissingModel: the server refuses it; nothing was queued.
         """
+        if self._has_prompts is False:
+            return None
         body: dict[str, Any] = {
             "prompt": workflow.graph,
             "prompt_id": prompt_id,
@@ -70,9 +73,12 @@ class ComfyUIClient:
         if workflow.targets is not None:
             body["partial_execution_targets"] = list(workflow.targets)
         reply = await self.http.request(
-            "POST", "/prompt", json=body, silence_s=max(self._stall_s, _QUICK_S), accept=(400, 413, 500)
+            "POST", "/prompt", json=body, silence_s=max(self._stall_s, _QUICK_S), accept=(400, 404, 405, 413, 500)
         )
+        self._has_prompts = reply.status not in (404, 405)
         match reply.status:
+            case 404 | 405:
+                return None
             case 400:
                 raise refusal(_json_or_none(reply.text), workflow)
             case 413:
@@ -88,7 +94,7 @@ class ComfyUIClient:
                 )
         answer = _json_or_none(reply.text)
         if not isinstance(answer, Mapping) or not isinstance(answer.get("prompt_id"), str):
-            raise self._not_understood("POST /prompt")
+            raise self.not_understood("POST /prompt")
         return Accepted(answer["prompt_id"], answer.get("node_errors"))
 
     async def queue(self) -> QueueView:
@@ -116,7 +122,7 @@ class ComfyUIClient:
         match answer:
             case {"exec_info": {"queue_remaining": int(count)}}:
                 return count
-        raise self._not_understood("GET /prompt")
+        raise self.not_understood("GET /prompt")
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """How a prompt ended; None: it has not, or the server does not know it."""
@@ -157,7 +163,7 @@ class ComfyUIClient:
         """
         answer = await self.http.request_json("GET", "/system_stats", silence_s=_QUICK_S)
         if not isinstance(answer, Mapping) or not isinstance(answer.get("system"), Mapping):
-            raise self._not_understood("GET /system_stats")
+            raise self.not_understood("GET /system_stats")
         return answer
 
     async def model_folders(self) -> list[str]:
@@ -199,7 +205,8 @@ class ComfyUIClient:
         names = _json_or_none(reply.text) if reply.status == 200 else None
         return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
-    def _not_understood(self, doing: str) -> EmpError:
+    def not_understood(self, doing: str) -> EmpError:
+        """The error for an answer that no ComfyUI server gives."""
         return ServiceUnavailable(
             f"{self.http.endpoint} answers {doing} as no ComfyUI server does",
             hint="is another program on this port? Check COMFYUI_HOST and COMFYUI_PORT",

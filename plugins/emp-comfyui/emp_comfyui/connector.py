@@ -34,6 +34,9 @@ _WORTH_A_RUN = ("output_missing", "no_output", "interrupted")
 _MESSAGES = {
     "status": MessageType.CONNECTION,
     "feature_flags": MessageType.CONNECTION,
+    "client_id": MessageType.CONNECTION,
+    "prompt_queued": MessageType.SUBMIT,
+    "error": MessageType.ERROR,
     "execution_start": MessageType.SUBMIT,
     "execution_cached": MessageType.PROGRESS,
     "progress": MessageType.PROGRESS,

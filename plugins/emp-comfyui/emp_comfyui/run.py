@@ -6,23 +6,25 @@ the truth is asked for.
 """
 
 import uuid
+from collections import deque
 
 import anyio
 from attrs import frozen
 
 from emp_comfyui.client import Accepted, ComfyUIClient
+from emp_comfyui.dialect import Handover, own_client_id
 from emp_comfyui.errors import dropped_outputs
 from emp_comfyui.frames import Picture
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.listener import Listener
 from emp_comfyui.settings import ComfyUISettings
+from emp_comfyui.stopping import stop_prompt
 from emp_comfyui.truth import Truth
 from emp_comfyui.workflow import Workflow
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import Frame, Gap, Socket
 from emp_core.errors import (
     ConnectionLost,
-    ConnectorError,
     InvalidJob,
     MissingModel,
     MissingNode,
@@ -85,6 +87,8 @@ class PromptRun:
         self._truth = Truth(client, settings, self.prompt_id)
         self._may_run = prompt_id is not None
         self._answered = prompt_id is not None
+        self._greeted = False
+        self._early: deque[Frame | Gap] = deque()
 
     async def submit_and_watch(self) -> Finished:
         """Put the prompt into the queue and see it through.
@@ -133,9 +137,12 @@ class PromptRun:
         """Send the prompt; when the answer gets lost, look whether it arrived before it is sent again."""
         assert self._client_id is not None  # noqa: S101 - only watched prompts have none
         for attempt in range(1, _SENDS + 1):
+            if self._socket is not None and not self._greeted:
+                self._client_id = await own_client_id(self._socket, self._client_id)
+                self._greeted = True
             self._may_run = True
             try:
-                return await self._client.submit(self._workflow, prompt_id=self.prompt_id, client_id=self._client_id)
+                return await self._hand_over(self._client_id)
             except (InvalidJob, MissingNode, MissingModel) as error:
                 self._may_run = error.details.get("reason") == "server_error"
                 raise
@@ -149,6 +156,23 @@ class PromptRun:
                 if attempt == _SENDS:
                     raise
         raise AssertionError("unreachable")
+
+    async def _hand_over(self, client_id: str) -> Accepted:
+        """As every server takes it; over the socket where the server does not."""
+        accepted = await self._client.submit(self._workflow, prompt_id=self.prompt_id, client_id=client_id)
+        if accepted is not None:
+            return accepted
+        if self._socket is None:
+            raise self._client.not_understood("POST /prompt")
+        handover = Handover(self._socket)
+        try:
+            return await handover.hand_over(self._workflow, client_id=client_id, answer_within_s=self._settings.stall_s)
+        except ConnectionLost:
+            # Opened again, the socket has another id: what is sent next must carry it.
+            self._greeted = False
+            raise
+        finally:
+            self._early += handover.early
 
     async def _look_for_lost(self) -> Accepted | None:
         """Whether a prompt is there whose answer got lost. The server may still be reading it: look more than once."""
@@ -224,6 +248,8 @@ class PromptRun:
         )
 
     async def _receive(self) -> Frame | Gap | None:
+        if self._early:
+            return self._early.popleft()
         if self._socket is not None:
             return await self._socket.receive()
         await anyio.sleep_forever()
@@ -246,34 +272,10 @@ class PromptRun:
                 return entry
         return self._listener.told_end
 
-    # Stopping.
-
     async def stop(self) -> None:
-        """Take the prompt out of the queue and stop it, until it is gone.
-
-        An interrupt is sent only while the queue shows that ours runs: older servers stop whatever runs. It is sent again
-        and again: one that comes as a prompt starts is forgotten, and a node notices it at its next step.
-        """
-        if not self._may_run:
-            return
-        looks_needed = 1 if self._answered else _LOST_ANSWER_LOOKS
-        delay_s = 0.05
-        while looks_needed:
-            try:
-                queue = await self._client.queue()
-                found = queue.find(self.prompt_id, self._client_id)
-                if found is None:
-                    looks_needed -= 1
-                    delay_s = _LOST_ANSWER_PAUSE_S
-                elif found in queue.running:
-                    await self._client.interrupt(found.prompt_id)
-                else:
-                    await self._client.delete_waiting(found.prompt_id)
-            except ConnectionLost as error:
-                self._context.log.debug("could not stop the prompt yet", error=error.message)
-            except ConnectorError as error:
-                self._context.log.warning("could not stop the prompt", error=error.message, prompt_id=self.prompt_id)
-                return
-            if looks_needed:
-                await anyio.sleep(delay_s)
-                delay_s = min(1.0, delay_s * 1.5)
+        """Take the prompt out of the queue and stop it, until it is gone."""
+        if self._may_run:
+            looks = 1 if self._answered else _LOST_ANSWER_LOOKS
+            await stop_prompt(
+                self._client, self._context.log, prompt_id=self.prompt_id, client_id=self._client_id, looks=looks
+            )

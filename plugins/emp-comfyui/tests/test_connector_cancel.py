@@ -27,8 +27,13 @@ def has_prompts(server: FakeComfyUI) -> bool:
     return bool(server.prompts)
 
 
-async def test_a_waiting_prompt_is_taken_out_of_the_queue(tmp_path: Path):
-    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+VERSIONS = ["0.3.12", "0.3.64", "0.10.0", "0.38.0"]
+"""Interrupts without an id, with an id, with ``/api/jobs``, and with a route that cancels by id."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_waiting_prompt_is_taken_out_of_the_queue(tmp_path: Path, version: str):
+    async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path) as rig:
         server.pause_queue()
         async with anyio.create_task_group() as group:
             group.start_soon(rig.run, one_image())
@@ -38,7 +43,7 @@ async def test_a_waiting_prompt_is_taken_out_of_the_queue(tmp_path: Path):
         assert server.interrupts == []
 
 
-@pytest.mark.parametrize("version", ["0.3.12", "0.3.64"])
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_a_running_prompt_is_interrupted(tmp_path: Path, version: str):
     async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path) as rig:
         hold = server.hold("ProbeSlow", at_step=2)
@@ -54,8 +59,54 @@ async def test_a_running_prompt_is_interrupted(tmp_path: Path, version: str):
     assert entry["status"]["messages"][-1][0] == "execution_interrupted"
 
 
-async def test_an_interrupt_that_got_lost_is_sent_again(tmp_path: Path):
-    async with FakeComfyUI(faults=Faults(lost_interrupts=2)) as server, rigged(server.url, tmp_path) as rig:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_cancel_reaches_the_server_within_a_second_and_stops_the_prompt_at_its_next_step(
+    tmp_path: Path, version: str
+):
+    async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path) as rig:
+        hold = server.hold("ProbeSlow", at_step=2)
+        cancel, ended = anyio.Event(), anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(run_until, rig, cancel, ended)
+            await hold.reached()
+            cancelled_at = anyio.current_time()
+            cancel.set()
+            await server.until(lambda: any(one.effective for one in server.interrupts))
+            assert anyio.current_time() - cancelled_at < 1
+            hold.release()
+            with anyio.fail_after(20):
+                await ended.wait()
+        assert server.queue.remaining() == 0
+        (entry,) = server.history.values()
+    assert entry["status"]["messages"][-1][0] == "execution_interrupted"
+    assert entry["outputs"] == {}
+
+
+async def test_newer_ways_are_used_where_they_are_and_looked_for_once(tmp_path: Path):
+    paths: dict[str, list[tuple[str, str]]] = {}
+    for version in VERSIONS:
+        async with FakeComfyUI(version=version) as server, rigged(server.url, tmp_path) as rig:
+            for _ in range(2):
+                server.pause_queue()
+                begun = len(server.prompts)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(rig.run, one_image())
+                    await server.until(lambda begun=begun: len(server.prompts) > begun)  # type: ignore[misc]
+                    group.cancel_scope.cancel()
+            asked = [(one.method, one.path) for one in server.requests]
+            paths[version] = [("POST", "cancel") if path.endswith("/cancel") else (way, path) for way, path in asked]
+    assert paths["0.3.64"].count(("GET", "/jobs")) == 1
+    assert paths["0.3.64"].count(("POST", "cancel")) == 1
+    assert ("GET", "/queue") not in paths["0.10.0"]
+    assert paths["0.10.0"].count(("POST", "cancel")) == 1
+    assert ("POST", "/queue") in paths["0.10.0"]
+    assert not {("GET", "/queue"), ("POST", "/queue"), ("POST", "/interrupt")} & set(paths["0.38.0"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_interrupt_that_got_lost_is_sent_again(tmp_path: Path, version: str):
+    faulty = FakeComfyUI(version=version, faults=Faults(lost_interrupts=2))
+    async with faulty as server, rigged(server.url, tmp_path) as rig:
         hold = server.hold("ProbeSlow", at_step=2)
         cancel, ended = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as group:

@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import click
@@ -35,10 +36,23 @@ Examples:
     "--version", "version", default=DEFAULT_VERSION, show_default=True, help="ComfyUI version to behave like."
 )
 @click.option(
+    "--dialect",
+    default="stock",
+    show_default=True,
+    type=click.Choice(["stock", "fork"]),
+    help="fork: tells sockets their client_id and takes prompts over them.",
+)
+@click.option(
     "--model", "models", multiple=True, metavar="FOLDER/NAME", help="Pretend to have this model file; repeatable."
 )
 def main(
-    host: str, port: int, output_dir: Path | None, step_delay: float, version: str, models: tuple[str, ...]
+    host: str,
+    port: int,
+    output_dir: Path | None,
+    step_delay: float,
+    version: str,
+    dialect: Literal["stock", "fork"],
+    models: tuple[str, ...],
 ) -> None:
     """A ComfyUI server without GPU and models, for trying things out and for tests.
 
@@ -57,6 +71,7 @@ def main(
         output_dir=output_dir,
         step_delay=step_delay,
         version=version,
+        dialect=dialect,
         models=_models(models),
     )
     try:

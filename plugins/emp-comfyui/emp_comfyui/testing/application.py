@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from emp_comfyui.testing.records import RequestRecord
 from emp_comfyui.testing.routes_files import FileRoutes
 from emp_comfyui.testing.routes_info import InfoRoutes
+from emp_comfyui.testing.routes_jobs import JobRoutes
 from emp_comfyui.testing.routes_prompts import PromptRoutes
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def build_application(server: FakeComfyUI) -> web.Application:
     app.add_routes([web.get("/", front_page)])
     app.add_routes(routes)
     app.add_routes([web.route(route.method, f"/api{route.path}", route.handler, **route.kwargs) for route in routes])
+    app.add_routes(JobRoutes(server).routes())
     # The real server looks for a file of its front end under every other path.
     app.add_routes([web.get("/{path:.*}", nothing_here)])
     return app

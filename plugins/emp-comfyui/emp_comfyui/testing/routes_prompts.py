@@ -6,7 +6,6 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from aiohttp import web
 
 from emp_comfyui.testing.records import InterruptRecord, PromptRecord
@@ -48,10 +47,14 @@ class PromptRoutes:
 
     async def post_prompt(self, request: web.Request) -> web.Response:
         """Check a prompt and put it into the queue."""
-        body = await request.json()
+        status, answer = self.take(await request.json())
+        return web.json_response(answer, status=status)
+
+    def take(self, body: Any) -> tuple[int, dict[str, Any]]:
+        """Check a prompt and put it into the queue; gives the status and the answer."""
         number = self._number_for(body)
         if "prompt" not in body:
-            return web.json_response(self._no_prompt(), status=400)
+            return 400, self._no_prompt()
         prompt, can = self._replaced(body["prompt"]), self._server.capabilities
         prompt_id = str(body.get("prompt_id", uuid.uuid4())) if can.own_prompt_id else str(uuid.uuid4())
         targets = body.get("partial_execution_targets") if can.partial_execution else None
@@ -60,12 +63,17 @@ class PromptRoutes:
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
         if verdict.error is not None:
-            return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
+            return 400, {"error": verdict.error, "node_errors": verdict.node_errors}
         outputs = list(self._server.output_order(verdict.outputs))
         record = PromptRecord(prompt_id, number, extra_data.get("client_id"), prompt, extra_data, body)
         self._server.prompts.append(record)
         self._server.queue.put((number, prompt_id, prompt, extra_data, outputs))
-        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+        return 200, {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
+
+    def take_from_socket(self, client_id: str, body: Any) -> tuple[str, dict[str, Any]]:
+        """The fork's way in: the prompt belongs to the socket that it came over; gives the answer's type and data."""
+        status, answer = self.take({**body, "client_id": client_id})
+        return ("prompt_queued" if status == 200 else "error"), answer
 
     def _replaced(self, prompt: Any) -> Any:
         """The prompt with other nodes in place of those that newer versions replace."""
@@ -144,9 +152,7 @@ class PromptRoutes:
         known = isinstance(body, dict) and self._server.capabilities.interrupt_by_id
         prompt_id = body.get("prompt_id") if known else None
         running = {item[1] for item in self._server.queue.running}
-        faults = self._server.faults
-        if faults.lost_interrupts > 0:
-            self._server.faults = attrs.evolve(faults, lost_interrupts=faults.lost_interrupts - 1)
+        if self._server.lose_interrupt():
             effective = False
         else:
             effective = bool(running) if not prompt_id else prompt_id in running

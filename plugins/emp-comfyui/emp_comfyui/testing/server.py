@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 import attrs
@@ -24,6 +24,7 @@ from emp_comfyui.testing.node_class import NodeRegistry
 from emp_comfyui.testing.prompt_queue import Item, PromptQueue
 from emp_comfyui.testing.records import InterruptRecord, PromptRecord, RequestRecord, UploadRecord
 from emp_comfyui.testing.routes_info import cpu_device
+from emp_comfyui.testing.routes_prompts import PromptRoutes
 from emp_comfyui.testing.sockets import Client, SocketHub
 from emp_comfyui.testing.stock_nodes import stock_nodes
 from emp_comfyui.testing.versions import DEFAULT_VERSION, Capabilities, capabilities_of
@@ -62,6 +63,7 @@ class FakeComfyUI:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one, which is kept over restarts.
         version: The ComfyUI version to behave like, such as ``0.3.12``.
+        dialect: ``fork``: it gives every socket an id of its own, tells it as ``client_id``, and takes prompts over it, too.
         output_dir: Where output files go; by default a folder that is deleted at the end.
         models: Names of model files by folder.
         replaced_nodes: Node classes that it takes though it does not have them, and those that it runs in their place.
@@ -78,6 +80,7 @@ class FakeComfyUI:
     host: str = "127.0.0.1"
     port: int = 0
     version: str = DEFAULT_VERSION
+    dialect: Literal["stock", "fork"] = "stock"
     output_dir: Path | None = None
     models: Mapping[str, Sequence[str]] = attrs.field(factory=pretended_models)
     replaced_nodes: Mapping[str, str] = attrs.field(factory=dict)
@@ -190,7 +193,13 @@ class FakeComfyUI:
 
     async def _begin_life(self) -> None:
         life = Life(
-            hub=SocketHub(self.capabilities, self.max_upload_size, self._may_send, self.note_change),
+            hub=SocketHub(
+                self.capabilities,
+                self.max_upload_size,
+                self._may_send,
+                self.note_change,
+                PromptRoutes(self).take_from_socket if self.dialect == "fork" else None,
+            ),
             queue=PromptQueue(self._queue_changed),
             runner=web.AppRunner(build_application(self), access_log=None, handle_signals=False, shutdown_timeout=0.1),
         )
@@ -280,6 +289,13 @@ class FakeComfyUI:
         self._alive().cache.clear()
 
     # What the parts call.
+
+    def lose_interrupt(self) -> bool:
+        """Whether the interrupt that just came is to be lost; it is counted."""
+        lost = self.faults.lost_interrupts > 0
+        if lost:
+            self.faults = attrs.evolve(self.faults, lost_interrupts=self.faults.lost_interrupts - 1)
+        return lost
 
     async def pass_time(self, seconds: float) -> None:
         """Let the time of a step pass."""

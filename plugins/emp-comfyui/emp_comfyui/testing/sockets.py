@@ -6,6 +6,7 @@ the frames over, and when the first one closes the second is forgotten with it.
 """
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -58,8 +59,13 @@ class SocketHub:
         max_upload_size: int,
         allowed: Callable[[str], bool],
         on_change: Callable[[], None],
+        take_prompt: Callable[[str, Any], tuple[str, Mapping[str, Any]]] | None = None,
     ) -> None:
-        """``allowed`` decides by frame type whether a frame is sent; ``on_change`` is called after each change."""
+        """``allowed`` decides by frame type whether a frame is sent; ``on_change`` is called after each change.
+
+        ``take_prompt`` is the fork's way: it takes a prompt of a client that came over its socket, and gives the type and the
+        data of the answer.
+        """
         self.clients: dict[str, Client] = {}
         self.all_open: list[Client] = []
         self.current_client_id: str | None = None
@@ -68,6 +74,7 @@ class SocketHub:
         self._max_upload_size = max_upload_size
         self._allowed = allowed
         self._on_change = on_change
+        self._take_prompt = take_prompt
         self._queue: list[Outgoing] = []
         self._filled = Bell()
         self._sending = False
@@ -110,7 +117,8 @@ class SocketHub:
         """Take a socket and keep it until it ends."""
         socket = web.WebSocketResponse(compress=True)
         await socket.prepare(request)
-        sid = request.query.get("clientId", "") or uuid.uuid4().hex
+        asked_for = request.query.get("clientId", "") if self._take_prompt is None else ""
+        sid = asked_for or uuid.uuid4().hex
         client = Client(sid, socket, request.transport)
         self.clients[sid] = client
         self.all_open.append(client)
@@ -126,6 +134,8 @@ class SocketHub:
         return socket
 
     async def _greet(self, client: Client, status: Mapping[str, Any]) -> None:
+        if self._take_prompt is not None:
+            await self._direct(client, "client_id", {"client_id": client.sid})
         await self._direct(client, "status", {"status": dict(status), "sid": client.sid})
         if self.current_client_id == client.sid and self.current_node_id is not None:
             await self._direct(client, "executing", {"node": self.current_node_id})
@@ -148,6 +158,17 @@ class SocketHub:
                 client.flags = flags if isinstance(flags, dict) else {}
                 await self._direct(client, "feature_flags", self.own_flags())
             first = False
+            if self._take_prompt is not None:
+                await self._answer(client, parsed)
+
+    async def _answer(self, client: Client, message: Mapping[str, Any]) -> None:
+        """What the fork answers to messages that the stock server does not know."""
+        match message:
+            case {"type": "ping"}:
+                await _deliver(client, json.dumps({"type": "pong"}))
+            case {"type": "prompt"} if self._take_prompt is not None:
+                with contextlib.suppress(Exception):  # the fork, too, says nothing when a prompt breaks it
+                    await self._direct(client, *self._take_prompt(client.sid, message.get("data", {})))
 
     def own_flags(self) -> dict[str, Any]:
         """The server's own feature flags."""

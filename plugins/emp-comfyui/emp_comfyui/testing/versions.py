@@ -1,7 +1,8 @@
 """What a ComfyUI server of a given version can do, as far as a client notices.
 
 The first releases: own ``prompt_id``, feature flags, preview metadata and ``progress_state`` 0.3.45; partial execution
-0.3.48; interrupt by id 0.3.57; progress text 0.3.34; ``no_prompt`` with a type 0.3.28.
+0.3.48; interrupt by id 0.3.57; progress text 0.3.34; ``no_prompt`` with a type 0.3.28; ``/api/jobs`` about 0.6; cancel by id
+about 0.26.
 """
 
 import attrs
@@ -21,6 +22,8 @@ class Capabilities:
     interrupt_by_id: bool
     progress_text: bool
     typed_no_prompt: bool
+    jobs: bool
+    cancel_by_id: bool
 
 
 def capabilities_of(version: str) -> Capabilities:
@@ -42,4 +45,6 @@ def capabilities_of(version: str) -> Capabilities:
         interrupt_by_id=number >= (0, 3, 57),
         progress_text=number >= (0, 3, 34),
         typed_no_prompt=number >= (0, 3, 28),
+        jobs=number >= (0, 6),
+        cancel_by_id=number >= (0, 26),
     )
