@@ -28,6 +28,7 @@ if typing.TYPE_CHECKING:
         IllegalTransition,
         InputError,
         InputUnavailable,
+        InstallError,
         InvalidJob,
         JobFailed,
         JobNotFound,
@@ -66,6 +67,7 @@ if typing.TYPE_CHECKING:
     from emp_core.queue.stream import EventBatch, EventReader
     from emp_core.queue.synchronous import SyncJobQueue
     from emp_core.queue.workers import WorkerView
+    from emp_core.services.installer import Installer, Step, StepContext
     from emp_core.storage.interface import ArtifactStore, StoredObject
     from emp_core.worker.worker import Worker
 
@@ -98,6 +100,8 @@ __all__ = [
     "IllegalTransition",
     "InputError",
     "InputUnavailable",
+    "InstallError",
+    "Installer",
     "InvalidJob",
     "Job",
     "JobContext",
@@ -137,6 +141,8 @@ __all__ = [
     "ServiceInfo",
     "ServiceUnavailable",
     "Settings",
+    "Step",
+    "StepContext",
     "StorageError",
     "StorageRefused",
     "StorageUnavailable",
@@ -171,6 +177,7 @@ _HOMES = {
     "emp_core.queue.stream": ("EventBatch", "EventReader"),
     "emp_core.queue.synchronous": ("SyncJobQueue",),
     "emp_core.queue.workers": ("WorkerView",),
+    "emp_core.services.installer": ("Installer", "Step", "StepContext"),
     "emp_core.storage.interface": ("ArtifactStore", "StoredObject"),
     "emp_core.worker.worker": ("Worker",),
 }

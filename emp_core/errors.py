@@ -3,6 +3,7 @@
     EmpError
     ├── ConfigError                a setting, the service mapping or an argument is wrong
     ├── PluginError                a plugin cannot be used
+    ├── InstallError               a service could not be installed, or its installation does not work
     ├── QueueError                 the queue refused
     │   ├── JobNotFound
     │   ├── DuplicateJob           same id or idempotency key, different body
@@ -62,6 +63,7 @@ __all__ = [
     "IllegalTransition",
     "InputError",
     "InputUnavailable",
+    "InstallError",
     "InvalidJob",
     "JobFailed",
     "JobNotFound",
@@ -152,6 +154,12 @@ class PluginError(EmpError):
 
     code = "plugin"
     exit_code = 2
+
+
+class InstallError(EmpError):
+    """A service could not be installed, or its installation does not work."""
+
+    code = "install"
 
 
 class QueueError(EmpError):
