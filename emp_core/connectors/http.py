@@ -3,23 +3,29 @@
 A connector to a simple service says where it is and how it is asked; connections, size caps, timeouts and error types
 come from here:
 
+    @frozen
+    class Shout:
+        text: str
+
     class ShoutConnector(HTTPConnector):
         service_type = "shout"
+        payload_class = Shout
         health_path = "/health"
 
         def __init__(self, config: ServiceConfig) -> None:
             super().__init__(config, base_url=config.environ.get("SHOUT_URL", "http://127.0.0.1:9000"))
 
         async def process_job(self, job: Job, context: JobContext) -> JobResult:
-            answer = await self.request_json("POST", "/shout", json={"text": job.payload["text"]}, silence_s=300)
-            return JobResult({"text": answer["text"]})
+            answer = await self.request_as(Shout, "POST", "/shout", json={"text": context.payload.text}, silence_s=300)
+            return JobResult({"text": answer.text})
 """
 
 import contextlib
 import json as jsonlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
 import anyio
 import httpx
@@ -27,15 +33,36 @@ from attrs import frozen
 
 from emp_core.connectors.base import Connector, Health, ServiceConfig
 from emp_core.connectors.http_errors import error_of_exception, error_of_status
+from emp_core.connectors.payload_mistakes import Unfit
+from emp_core.connectors.payloads import read_answer
 from emp_core.errors import ConnectorError, EmpError, JobFailed, ServiceUnavailable
 
-__all__ = ["HTTPConnector", "Reply"]
+__all__ = ["HTTPConnector", "Reply", "RequestOptions"]
+
+T = TypeVar("T")
 
 _CLOSE_LIMIT_S = 5.0
 _ERROR_BODY_BYTES = 256 * 2**10
 _WRITE_TIMEOUT_S = 60.0
-_OWN_SILENCE = -1.0
-"""Stands for the connector's own ``silence_s``: None already means for ever."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """What every request may say.
+
+    Attributes:
+        params: of the query.
+        json, content: the body, as JSON or as bytes.
+        headers: besides those of every request.
+        silence_s: how long the answer may be silent; None: for ever; left out: the connector's ``silence_s``.
+        accept: statuses besides 2xx that are answers, not errors.
+    """
+
+    params: Mapping[str, str] | None
+    json: Any
+    content: bytes | None
+    headers: Mapping[str, str] | None
+    silence_s: float | None
+    accept: Iterable[int]
 
 
 @frozen
@@ -79,7 +106,8 @@ class HTTPConnector(Connector):
     health_timeout_s: ClassVar[float] = 10.0
     max_answer_bytes: ClassVar[int] = 64 * 2**20
     """The longest answer that is read into memory, unless the request says otherwise."""
-    verify_tls: ClassVar[bool] = True
+    verify_tls: bool | ssl.SSLContext = True
+    """Whether certificates are checked; a context of its own says how, and which certificate is shown."""
 
     def __init__(self, config: ServiceConfig, *, base_url: str) -> None:
         super().__init__(config)
@@ -110,7 +138,7 @@ class HTTPConnector(Connector):
         """How connections are made. Override for another certificate store or a unix socket."""
         return httpx.AsyncHTTPTransport(
             # Reading the certificate store takes longer than most requests: not for addresses that need none.
-            verify=self.verify_tls and not self.base_url.startswith("http://"),
+            verify=False if self.base_url.startswith("http://") else self.verify_tls,
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0),
             socket_options=list(_keep_alive_options()),
@@ -152,91 +180,74 @@ class HTTPConnector(Connector):
         return Health(ok=True)
 
     async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        json: Any = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        silence_s: float | None = _OWN_SILENCE,
-        max_bytes: int | None = None,
-        accept: Iterable[int] = (),
+        self, method: str, path: str, *, max_bytes: int | None = None, **options: Unpack[RequestOptions]
     ) -> Reply:
         """Send a request and read its whole answer.
 
         Args:
             path: below the base address.
-            silence_s: how long the answer may be silent; None: for ever; left out: the connector's ``silence_s``.
             max_bytes: the longest body taken; ``max_answer_bytes`` when left out.
-            accept: statuses besides 2xx that are answers, not errors.
+            options: see `RequestOptions`.
 
         Raises:
             ServiceUnavailable, ConnectionLost: no whole answer came.
             ConnectorError: what `error_for` makes of the status.
             JobFailed: the body is longer than ``max_bytes``.
         """
-        limit = self.max_answer_bytes if max_bytes is None else max_bytes
-        async with self.stream(
-            method,
-            path,
-            params=params,
-            json=json,
-            content=content,
-            headers=headers,
-            silence_s=silence_s,
-            accept=accept,
-        ) as response:
-            body = await self.read_capped(response, limit)
+        async with self.stream(method, path, **options) as response:
+            body = await self.read_capped(response, self.max_answer_bytes if max_bytes is None else max_bytes)
         return Reply(response.status_code, response.headers, body)
 
-    async def request_json(self, method: str, path: str, **options: Any) -> Any:
+    async def request_json(
+        self, method: str, path: str, *, max_bytes: int | None = None, **options: Unpack[RequestOptions]
+    ) -> Any:
         """`request`, with the answer read as JSON.
 
         Raises:
             ServiceUnavailable: the answer is no JSON; and what `request` raises.
         """
-        reply = await self.request(method, path, **options)
+        reply = await self.request(method, path, max_bytes=max_bytes, **options)
         try:
             return jsonlib.loads(reply.body)
         except (ValueError, RecursionError) as error:
-            raise ServiceUnavailable(
-                f"{self.endpoint} answered {method} {path} with something that is no JSON",
-                hint="is it the right service, and no proxy's error page?",
-                details={"endpoint": self.endpoint, "request": f"{method} {path}", "status": reply.status},
-            ) from error
+            raise self._not_understood(f"{method} {path}", "something that is no JSON", status=reply.status) from error
+
+    async def request_as(
+        self, kind: type[T], method: str, path: str, *, max_bytes: int | None = None, **options: Unpack[RequestOptions]
+    ) -> T:
+        """`request_json`, with the answer read into an attrs class, as strictly as a payload; other keys are left out.
+
+        Raises:
+            ServiceUnavailable: the answer does not fit; and what `request_json` raises.
+        """
+        answer = await self.request_json(method, path, max_bytes=max_bytes, **options)
+        try:
+            return read_answer(kind, answer)
+        except Unfit as unfit:
+            problems = list(unfit.problems)
+            raise self._not_understood(f"{method} {path}", f"something else: {unfit}", problems=problems) from unfit
 
     @contextlib.asynccontextmanager
-    async def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        json: Any = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        silence_s: float | None = _OWN_SILENCE,
-        accept: Iterable[int] = (),
-    ) -> AsyncIterator[httpx.Response]:
+    async def stream(self, method: str, path: str, **options: Unpack[RequestOptions]) -> AsyncIterator[httpx.Response]:
         """Send a request and hand out the answer before its body is read. Errors of the connection come out as ours."""
-        read_s = self.silence_s if silence_s == _OWN_SILENCE else silence_s
         timeout = httpx.Timeout(
-            read=read_s, write=_WRITE_TIMEOUT_S, connect=self.connect_timeout_s, pool=self.connect_timeout_s
+            read=options.get("silence_s", self.silence_s),
+            write=_WRITE_TIMEOUT_S,
+            connect=self.connect_timeout_s,
+            pool=self.connect_timeout_s,
         )
         doing = f"{method} {path}"
         with self.told_as_ours(doing):
             async with self.client.stream(
                 method,
                 self.base_url + path,
-                params=params,
-                json=json,
-                content=content,
-                headers=dict(headers or {}),
+                params=options.get("params"),
+                json=options.get("json"),
+                content=options.get("content"),
+                headers=dict(options.get("headers") or {}),
                 timeout=timeout,
             ) as response:
-                if not response.is_success and response.status_code not in accept:
+                if not response.is_success and response.status_code not in options.get("accept", ()):
                     raise self.error_for(await self._refusal(response), doing)
                 yield response
 
@@ -283,6 +294,13 @@ class HTTPConnector(Connector):
                 if len(body) >= _ERROR_BODY_BYTES:
                     break
         return Reply(response.status_code, response.headers, body[:_ERROR_BODY_BYTES])
+
+    def _not_understood(self, doing: str, what: str, **facts: Any) -> ConnectorError:
+        return ServiceUnavailable(
+            f"{self.endpoint} answered {doing} with {what}",
+            hint="is it the right service, and no proxy's error page?",
+            details={"endpoint": self.endpoint, "request": doing, **facts},
+        )
 
     def _too_long(self, doing: str, max_bytes: int) -> ConnectorError:
         return JobFailed(

@@ -1,6 +1,6 @@
 """What is wrong with a payload: every mistake with its path and what was expected, and no value repeated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -9,8 +9,9 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, Iterabl
 from emp_core.connectors.payload_fields import key_of
 from emp_core.log.redaction import hide_secrets
 
-__all__ = ["Mistakes", "problems_in"]
+__all__ = ["Mistakes", "Unfit", "problems_in"]
 
+_PROBLEMS_SHOWN = 100
 _NAME_SHOWN = 80
 _PATH_SHOWN = 200
 _MESSAGE_SHOWN = 300
@@ -24,9 +25,19 @@ class Mistakes(Exception):
         self.found = found
 
 
-def problems_in(error: Exception) -> list[str]:
-    """The mistakes in what reading a payload raised, one per line."""
-    return [f"{_shortened(path)}: {text}" for path, text in _told(error, "payload")]
+class Unfit(ValueError):
+    """A value that does not fit its class. ``problems`` lists the mistakes, each with its path."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+def problems_in(error: Exception, root: str) -> list[str]:
+    """The mistakes in what reading a value raised, each with its path from ``root``; of very many the first."""
+    problems = [f"{_shortened(path)}: {text}" for path, text in _told(error, root)]
+    shown = problems[:_PROBLEMS_SHOWN]
+    return shown if shown == problems else [*shown, f"and {len(problems) - len(shown)} more"]
 
 
 def _told(error: Exception, path: str) -> Iterator[tuple[str, str]]:

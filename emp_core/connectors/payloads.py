@@ -1,4 +1,4 @@
-"""Payloads as attrs classes: read strictly, with every mistake by its path and no value repeated.
+"""Payloads, and answers of services, as attrs classes: read strictly, with every mistake by its path and no value repeated.
 
 A payload class is a plain attrs class. Its fields are JSON values: ``str``, ``int``, ``float``, ``bool``, ``None``, ``Any``,
 ``Literal``, enums, unions, lists, tuples, mappings with texts as names, other attrs classes, and `PayloadValue`. Nothing is
@@ -21,16 +21,15 @@ from cattrs.cols import homogenous_tuple_structure_factory, list_structure_facto
 from cattrs.gen import make_dict_structure_fn, make_hetero_tuple_structure_fn, mapping_structure_factory, override
 
 from emp_core.connectors.payload_fields import PayloadValue, key_of, limits_of, listed, rest_of, same_choice
-from emp_core.connectors.payload_mistakes import Mistakes, problems_in
+from emp_core.connectors.payload_mistakes import Mistakes, Unfit, problems_in
 from emp_core.connectors.payload_schema import payload_schema
 from emp_core.errors import InvalidJob
 from emp_core.jobs.requirements import is_finite, is_number, kind_of
 
-__all__ = ["payload_reader", "read_payload"]
+__all__ = ["payload_reader", "read_answer", "read_payload"]
 
 T = TypeVar("T")
 
-_PROBLEMS_SHOWN = 100
 _REST = "\0rest"
 """The key below which a class's other keys are handed to cattrs: no user's key, for what has this name is one of the others."""
 
@@ -42,33 +41,49 @@ def read_payload(kind: type[T], payload: Any) -> T:
         InvalidJob: it does not fit; lists every mistake with its path.
         PluginError: the class has a field that no JSON value can be read into.
     """
-    given: Any = kind
-    read = payload_reader(given)
     try:
-        made: T = read(payload, kind)
+        return _read(payload_reader(kind), kind, payload, "payload")
+    except Unfit as unfit:
+        raise InvalidJob(
+            f"the payload cannot be used: {unfit}",
+            hint="`emp services schema` shows what a service takes",
+            details={"problems": list(unfit.problems)},
+        ) from unfit
+
+
+def read_answer(kind: type[T], answer: Any) -> T:
+    """A service's answer as a class of the same sort. Keys that it does not know are left out: services learn to say more.
+
+    Raises:
+        Unfit: it does not fit.
+        PluginError: as `read_payload` does.
+    """
+    return _read(_answer_reader(kind), kind, answer, "answer")
+
+
+def _read(read: "_Hook", kind: type[T], value: Any, root: str) -> T:
+    try:
+        made: T = read(value, kind)
     except Exception as error:  # validators are the author's code, and what they raise says what is wrong
-        problems = problems_in(error)
-    else:
-        return made
-    shown = problems[:_PROBLEMS_SHOWN]
-    if len(problems) > len(shown):
-        shown.append(f"and {len(problems) - len(shown)} more")
-    raise InvalidJob(
-        "the payload cannot be used: " + "; ".join(shown),
-        hint="`emp services schema` shows what a service takes",
-        details={"problems": shown},
-    )
+        raise Unfit(problems_in(error, root)) from None  # what it comes from holds the values
+    return made
 
 
 @lru_cache(maxsize=256)
-def payload_reader(kind: "type[Any]") -> Callable[[Any, Any], Any]:
+def payload_reader(kind: Any) -> "_Hook":
     """What reads a payload into this class.
 
     Raises:
         PluginError: no attrs class, or a field of it is of a type that payloads cannot have.
     """
     payload_schema(kind)
-    return _converter.get_structure_hook(kind)
+    return _strict.get_structure_hook(kind)
+
+
+@lru_cache(maxsize=256)
+def _answer_reader(kind: Any) -> "_Hook":
+    payload_schema(kind)
+    return _lenient.get_structure_hook(kind)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -246,7 +261,11 @@ def _class_factory(kind: Any, converter: cattrs.Converter) -> _Hook:
         if limits := limits_of(one.validator):
             overrides[one.name] = override(rename=overrides[one.name].rename, struct_hook=_limited(converter, limits))
     read: _Hook = make_dict_structure_fn(
-        kind, converter, _cattrs_forbid_extra_keys=rest is None, _cattrs_use_linecache=False, **overrides
+        kind,
+        converter,
+        _cattrs_forbid_extra_keys=rest is None and converter.forbid_extra_keys,
+        _cattrs_use_linecache=False,
+        **overrides,
     )
     if rest is None:
         return _only(Mapping, "an object", read)
@@ -272,8 +291,8 @@ def _is(*kinds: Any) -> Callable[[Any], bool]:
     return lambda kind: kind in kinds or get_origin(kind) in kinds
 
 
-def _made_converter() -> cattrs.Converter:
-    made = cattrs.Converter(detailed_validation=True)
+def _made_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
+    made = cattrs.Converter(detailed_validation=True, forbid_extra_keys=forbid_extra_keys)
     # The last one that fits counts.
     for kind, hook in ((str, _text), (int, _whole), (float, _number), (bool, _truth), (types.NoneType, _null)):
         # Enums that are texts or numbers, too, come here: cattrs asks for base classes first.
@@ -289,4 +308,5 @@ def _made_converter() -> cattrs.Converter:
     return made
 
 
-_converter = _made_converter()
+_strict = _made_converter(forbid_extra_keys=True)
+_lenient = _made_converter(forbid_extra_keys=False)

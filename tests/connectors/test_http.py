@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 from aiohttp import web
+from attrs import frozen
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.context import JobContext
@@ -234,6 +235,44 @@ async def test_an_answer_that_is_no_json_is_an_unavailable_service():
         with pytest.raises(ServiceUnavailable, match="no JSON"):
             await connector.request_json("GET", "/")
         await connector.disconnect()
+
+
+@frozen
+class Shouted:
+    text: str
+    loudness: int = 0
+
+
+async def test_an_answer_is_read_into_a_class_and_what_the_service_says_besides_is_left_out():
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"text": "HELLO", "loudness": 3, "since_version": 9})
+
+    async with serving(answer) as url:
+        connector = shout(url)
+        assert await connector.request_as(Shouted, "GET", "/shout") == Shouted("HELLO", 3)
+        await connector.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("said", "problems"),
+    [
+        ({}, ["answer.text: it is required"]),
+        ({"text": "a", "loudness": "3"}, ["answer.loudness: expected a whole number, not a text"]),
+        ([1], ["answer: expected an object, not a list"]),
+        (None, ["answer: expected an object, not null"]),
+    ],
+)
+async def test_an_answer_that_does_not_fit_its_class_is_an_unavailable_service(said: Any, problems: list[str]):
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(said)
+
+    async with serving(answer) as url:
+        connector = shout(url)
+        with pytest.raises(ServiceUnavailable) as caught:
+            await connector.request_as(Shouted, "GET", "/shout")
+        await connector.disconnect()
+    assert caught.value.details["problems"] == problems
+    assert "answered GET /shout with something else" in caught.value.message
 
 
 async def test_a_connector_can_be_connected_again_after_it_was_disconnected():
