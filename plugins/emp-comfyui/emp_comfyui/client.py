@@ -17,6 +17,7 @@ from emp_core.errors import EmpError, InvalidJob, ServiceUnavailable
 __all__ = ["Accepted", "ComfyUIClient"]
 
 _QUICK_S = 15.0
+_QUICK_LEAST_S = 1.0
 _RECENT = "32"
 _ALL_NODES_BYTES = 256 * 2**20
 _ALL_NODES_S = 60.0
@@ -42,12 +43,13 @@ class ComfyUIClient:
 
     Args:
         http: how it is reached.
-        stall_s: how long the server may think about a workflow before it answers.
+        stall_s: how long the server may think about a workflow before it answers; other questions get less.
     """
 
     def __init__(self, http: HTTPConnector, *, stall_s: float) -> None:
         self.http = http
         self._stall_s = stall_s
+        self._quick_s = min(_QUICK_S, max(_QUICK_LEAST_S, stall_s))
         self._has_prompts: bool | None = None
         self._has_jobs: bool | None = None
         self._has_cancel: bool | None = None
@@ -108,17 +110,17 @@ class ComfyUIClient:
             self._has_jobs = view is not None
             if view is not None:
                 return view
-        return QueueView.read(await self.http.request_json("GET", "/queue", silence_s=_QUICK_S))
+        return QueueView.read(await self.http.request_json("GET", "/queue", silence_s=self._quick_s))
 
     async def _listed_jobs(self) -> QueueView | None:
         reply = await self.http.request(
-            "GET", "/api/jobs", params={"status": "in_progress,pending"}, silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE
+            "GET", "/api/jobs", params={"status": "in_progress,pending"}, silence_s=self._quick_s, accept=_NO_SUCH_ROUTE
         )
         return QueueView.read_jobs(_json_or_none(reply.text)) if reply.status == 200 else None
 
     async def queue_remaining(self) -> int:
         """How many prompts wait and run. A few bytes."""
-        answer = await self.http.request_json("GET", "/prompt", silence_s=_QUICK_S)
+        answer = await self.http.request_json("GET", "/prompt", silence_s=self._quick_s)
         match answer:
             case {"exec_info": {"queue_remaining": int(count)}}:
                 return count
@@ -126,12 +128,12 @@ class ComfyUIClient:
 
     async def history(self, prompt_id: str) -> HistoryEntry | None:
         """How a prompt ended; None: it has not, or the server does not know it."""
-        answer = await self.http.request_json("GET", f"/history/{quote(prompt_id, safe='')}", silence_s=_QUICK_S)
+        answer = await self.http.request_json("GET", f"/history/{quote(prompt_id, safe='')}", silence_s=self._quick_s)
         return HistoryEntry.read(prompt_id, answer.get(prompt_id)) if isinstance(answer, Mapping) else None
 
     async def recent_history(self, client_id: str) -> HistoryEntry | None:
         """The entry of the prompt with this client_id among the last ones: for servers that do not take our ids."""
-        answer = await self.http.request_json("GET", "/history", params={"max_items": _RECENT}, silence_s=_QUICK_S)
+        answer = await self.http.request_json("GET", "/history", params={"max_items": _RECENT}, silence_s=self._quick_s)
         for prompt_id, entry in answer.items() if isinstance(answer, Mapping) else ():
             read = HistoryEntry.read(prompt_id, entry)
             if read is not None and read.client_id == client_id:
@@ -140,17 +142,17 @@ class ComfyUIClient:
 
     async def delete_waiting(self, prompt_id: str) -> None:
         """Take a prompt out of the queue. Answers alike whether it was there."""
-        await self.http.request("POST", "/queue", json={"delete": [prompt_id]}, silence_s=_QUICK_S)
+        await self.http.request("POST", "/queue", json={"delete": [prompt_id]}, silence_s=self._quick_s)
 
     async def interrupt(self, prompt_id: str) -> None:
         """Stop a prompt that runs now. Servers before 0.3.57 ignore the id and stop **whatever** runs."""
-        await self.http.request("POST", "/interrupt", json={"prompt_id": prompt_id}, silence_s=_QUICK_S)
+        await self.http.request("POST", "/interrupt", json={"prompt_id": prompt_id}, silence_s=self._quick_s)
 
     async def cancel(self, prompt_id: str) -> bool:
         """Cancel a prompt, waiting or running, and nothing else; false: the server cannot, and nothing was done."""
         if self._has_cancel is not False:
             path = f"/api/jobs/{quote(prompt_id, safe='')}/cancel"
-            reply = await self.http.request("POST", path, silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE)
+            reply = await self.http.request("POST", path, silence_s=self._quick_s, accept=_NO_SUCH_ROUTE)
             answer = _json_or_none(reply.text)
             self._has_cancel = reply.status == 200 and isinstance(answer, Mapping) and "cancelled" in answer
         return bool(self._has_cancel)
@@ -161,7 +163,7 @@ class ComfyUIClient:
         Raises:
             ServiceUnavailable: something else answers there.
         """
-        answer = await self.http.request_json("GET", "/system_stats", silence_s=_QUICK_S)
+        answer = await self.http.request_json("GET", "/system_stats", silence_s=self._quick_s)
         if not isinstance(answer, Mapping) or not isinstance(answer.get("system"), Mapping):
             raise self.not_understood("GET /system_stats")
         return answer
@@ -188,7 +190,7 @@ class ComfyUIClient:
     async def node_class(self, name: str) -> Mapping[str, Any] | None:
         """One node class; None: the server has none of that name."""
         reply = await self.http.request(
-            "GET", f"/object_info/{quote(name, safe='')}", silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE
+            "GET", f"/object_info/{quote(name, safe='')}", silence_s=self._quick_s, accept=_NO_SUCH_ROUTE
         )
         answer = _json_or_none(reply.text) if reply.status == 200 else None
         told = answer.get(name) if isinstance(answer, Mapping) else None
@@ -196,12 +198,12 @@ class ComfyUIClient:
 
     async def replaced_classes(self) -> list[str]:
         """Node classes that newer servers take though they do not have them: they put others in their place."""
-        reply = await self.http.request("GET", "/node_replacements", silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE)
+        reply = await self.http.request("GET", "/node_replacements", silence_s=self._quick_s, accept=_NO_SUCH_ROUTE)
         answer = _json_or_none(reply.text) if reply.status == 200 else None
         return [str(name) for name in answer] if isinstance(answer, Mapping) else []
 
     async def _names(self, path: str) -> list[str]:
-        reply = await self.http.request("GET", path, silence_s=_QUICK_S, accept=(404,))
+        reply = await self.http.request("GET", path, silence_s=self._quick_s, accept=(404,))
         names = _json_or_none(reply.text) if reply.status == 200 else None
         return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 

@@ -5,6 +5,7 @@ fault here (a socket taken over, another client that does not read, a server tha
 the truth is asked for.
 """
 
+import math
 import uuid
 from collections import deque
 
@@ -37,6 +38,8 @@ RUN_SHARE = 0.95
 """The part of a job's progress that running takes; the rest is fetching its outputs."""
 _SENDS = 2
 _FRAMES_LATE_S = 10.0
+_GONE_STOP_S = 1.0
+"""How long a prompt is pursued on a server that did not answer for long: whoever waits is not held up."""
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _LOST_ANSWER_LOOKS = 3
 _LOST_ANSWER_PAUSE_S = 0.25
@@ -107,8 +110,9 @@ class PromptRun:
             if submit:
                 await self._submit()
             entry = await self._until_ended()
-        except BaseException:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(self._settings.cancel_s) as limit:
+        except BaseException as error:
+            pursued_s = min(self._settings.cancel_s, _GONE_STOP_S if _is_gone(error) else math.inf)
+            with anyio.CancelScope(shield=True), anyio.move_on_after(pursued_s) as limit:
                 await self.stop()
             if limit.cancelled_caught:
                 self._context.log.warning("the prompt still runs at the ComfyUI server", prompt_id=self.prompt_id)
@@ -279,3 +283,7 @@ class PromptRun:
             await stop_prompt(
                 self._client, self._context.log, prompt_id=self.prompt_id, client_id=self._client_id, looks=looks
             )
+
+
+def _is_gone(error: BaseException) -> bool:
+    return isinstance(error, ConnectionLost) and error.details.get("reason") == "server_gone"
