@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from attrs import define
 
 from emp_core.connectors.base import Connector, ServiceConfig
 from emp_core.errors import ConnectorError
-from emp_core.storage.local import LocalStore
 from emp_core.testing.conformance.rig import PATIENCE_S, Rig, RunningJob, blame
 from emp_core.testing.fake_service import ServiceDriver
 from emp_core.testing.link import GARBAGE, Garbage, Link, link_to
@@ -120,16 +120,15 @@ class ConnectorRules:
             stack.callback(group.cancel_scope.cancel)
             with anyio.fail_after(PATIENCE_S):
                 await connector.connect()
-            yield Rig(
-                connector,
-                self.service_required or connector.service_type,
-                LocalStore(tmp_path / "artifacts"),
-                group,
-            )
+            yield self.rig_at(tmp_path, connector, group)
             group.cancel_scope.cancel()
             await stack.aclose()
             with anyio.fail_after(PATIENCE_S):
                 await connector.disconnect()
+
+    def rig_at(self, folder: Path, connector: Connector, group: TaskGroup) -> Rig:
+        """A worker's place for a connector, with its files in a folder."""
+        return Rig.at(folder, connector, self.service_required or connector.service_type, group)
 
     async def begin_long(self, rig: Rig, linked: Service | None, **how: Any) -> RunningJob:
         """Begin a job that does not end by itself, and wait until its work has begun."""

@@ -10,7 +10,6 @@ import pytest
 
 from emp_core.connectors.base import Connector, Health, ServiceInfo
 from emp_core.errors import ConnectorError, EmpError, ServiceUnavailable
-from emp_core.storage.local import LocalStore
 from emp_core.testing.conformance.connector_base import ConnectorRules, Service
 from emp_core.testing.conformance.rig import PATIENCE_S, Rig, blame
 from emp_core.testing.conformance.watching import everything_shown
@@ -180,7 +179,7 @@ class LifeRules(ConnectorRules):
             await linked.link.come_up()
         async with anyio.create_task_group() as group:
             await connector.connect()
-            rig = Rig(connector, self.service_required or connector.service_type, LocalStore(folder / "life"), group)
+            rig = self.rig_at(folder / "life", connector, group)
             await (await rig.run(self.payloads[0])).outcome()
             if self.long_payload is not None or (linked is not None and linked.driver.can_hold):
                 job = await self.begin_long(rig, linked)

@@ -3,21 +3,24 @@
 import json
 import math
 from datetime import datetime
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
+from emp_core.config import Settings
 from emp_core.connectors.base import Connector
 from emp_core.connectors.context import JobContext, Preview
 from emp_core.errors import ConnectorError, EmpError, NotHere
+from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.model import Artifact, Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.storage.interface import ArtifactStore
+from emp_core.storage.local import LocalStore
 from emp_core.testing.time_lapse import TimeLapse
 
 __all__ = ["PATIENCE_S", "Rig", "RunningJob", "WatchedContext", "blame", "wrong_progress"]
@@ -37,12 +40,16 @@ class WatchedContext(JobContext):
         late: what was done after the job was over.
     """
 
-    def __init__(self, job: Job, payload: Any, store: ArtifactStore, deadline: datetime | None) -> None:
+    def __init__(
+        self, job: Job, payload: Any, store: ArtifactStore, inputs: InputTaking, deadline: datetime | None
+    ) -> None:
+        self.files = inputs.of(job)
         super().__init__(
             job,
             store=store,
             report=self._take_note,
             save_checkpoint=self._keep,
+            inputs=self.files,
             deadline=deadline,
             payload=payload,
         )
@@ -65,9 +72,14 @@ class WatchedContext(JobContext):
         self.saved.append(artifact)
         return artifact
 
-    async def checkpoint(self, service_job_id: str) -> None:
+    async def checkpoint(self, service_job_id: str, **how: Any) -> None:
         self._note("checkpoint")
-        await super().checkpoint(service_job_id)
+        await super().checkpoint(service_job_id, **how)
+
+    async def warn(self, message: str) -> None:
+        self._note("warn")
+        self.messages.append(message)
+        await super().warn(message)
 
     def _take_note(self, percent: float, message: str | None, preview: Preview | None) -> None:
         del percent, preview
@@ -134,7 +146,11 @@ class RunningJob:
             job = self.context.job
             if refusal := await connector.can_process_job(job):
                 raise NotHere(refusal.reason)
-            self.result = await connector.process_job(job, self.context)
+            try:
+                self.result = await connector.process_job(job, self.context)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.context.files.aclose()
         except anyio.get_cancelled_exc_class():
             self.let_go = True
             raise
@@ -154,8 +170,16 @@ class Rig:
     connector: Connector
     service_required: str
     store: ArtifactStore
+    inputs: InputTaking
     group: TaskGroup
     jobs: list[RunningJob] = field(factory=list)
+
+    @classmethod
+    def at(cls, folder: Path, connector: Connector, service_required: str, group: TaskGroup) -> Self:
+        """A rig whose files lie in a folder."""
+        store = LocalStore(folder / "artifacts")
+        inputs = InputTaking.from_settings(Settings(data_dir=folder), store=store)
+        return cls(connector, service_required, store, inputs, group)
 
     def begin(
         self,
@@ -184,7 +208,7 @@ class Rig:
             deadline_at=deadline,
             requirement=Requirement(self.service_required),
         )
-        begun = RunningJob(WatchedContext(job, running.payload_of(job), self.store, deadline))
+        begun = RunningJob(WatchedContext(job, running.payload_of(job), self.store, self.inputs, deadline))
         self.jobs.append(begun)
         self.group.start_soon(begun.run, running)
         return begun
