@@ -7,6 +7,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NODE_READY := $(VENV)/node/.ready
 PROJECTS := $(wildcard pyproject.toml plugins/*/pyproject.toml)
 PLUGINS := $(patsubst %/,%,$(dir $(wildcard plugins/*/pyproject.toml)))
 PACKAGES := emp_core $(notdir $(wildcard plugins/*/emp_*))
@@ -33,7 +34,7 @@ demo: $(READY)
 	@$(BIN)/emp demo
 
 # More processes than eight only cost more Redis servers.
-test: $(READY)
+test: $(READY) $(NODE_READY)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 # In a short form this is part of `make test`. FAULTS="silent sentinel" picks some.
@@ -70,6 +71,16 @@ $(READY): requirements.lock $(PROJECTS) | $(BIN)/python
 	  { echo 'Installing with pip instead of uv ...'; $(INSTALL_WITH_PIP); }
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,. $(PLUGINS))
 	@touch $@
+
+# What tests use from npm. Without it they are skipped, and say what to install.
+$(NODE_READY): tests/node/package-lock.json | $(BIN)/python
+	@if ! command -v npm >/dev/null; then \
+	  echo 'npm was not found: tests that need Azurite are skipped. Install Node.js and npm to run them.'; exit 0; \
+	fi; \
+	echo 'Installing what tests use from npm into $(@D) ...'; \
+	mkdir -p $(@D) && cp tests/node/package.json tests/node/package-lock.json $(@D) && \
+	npm install --prefix $(@D) --no-save --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ || \
+	echo 'npm could not install Azurite: tests that need it are skipped.'
 
 $(BIN)/python:
 	@set -e; \

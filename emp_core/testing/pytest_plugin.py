@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
     from emp_core.config import Settings
     from emp_core.queue.queue import JobQueue
+    from emp_core.testing.object_stores import BlobServer, S3Server
     from emp_core.testing.steered import Steering
     from emp_core.testing.workers import RunningWorker, WorkerStarter
 
 __all__ = [
+    "azurite",
     "emp_settings",
     "leak_check",
     "namespace",
     "queue",
     "redis_client",
     "redis_url",
+    "s3_server",
     "start_worker",
     "steering",
     "worker",
@@ -134,3 +137,26 @@ def steering() -> "Steering":
     from emp_core.testing.steered import Steering
 
     return Steering()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> "Iterator[BlobServer]":
+    """An Azure Blob Storage to test with: Azurite, which npm installs, started for this process."""
+    from emp_core.testing.object_stores import NO_AZURITE, find_azurite, run_azurite
+
+    program = find_azurite()
+    if program is None:
+        pytest.skip(NO_AZURITE)
+    with run_azurite(program) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[S3Server]":
+    """An S3 to test with: moto, started for this process."""
+    from emp_core.testing.object_stores import NO_MOTO, has_moto, run_moto
+
+    if not has_moto():
+        pytest.skip(NO_MOTO)
+    with run_moto() as server:
+        yield server
