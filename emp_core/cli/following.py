@@ -81,6 +81,8 @@ class _Lines:
         self._last = float("-inf")
 
     def show(self, event: JobEvent) -> None:
+        if event.name == "text":
+            return  # the result has all of it
         if event.name == "progress":
             now = event.at.timestamp()
             if now - self._last < _LINE_EVERY_S:
@@ -95,6 +97,7 @@ class _Bar:
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress = progress
         self._task = task
+        self._line = ""
 
     def show(self, event: JobEvent) -> None:
         data = event.data
@@ -106,6 +109,8 @@ class _Bar:
                 self._update(state="running", completed=0, message=f"on {clean(data.get('worker', ''))}{again}")
             case "completed":
                 self._update(state="completed", completed=100, message="")
+            case "text":
+                self._say(str(event.data.get("text", "")))
             case "unserved":
                 self._update(message="nobody serves it now")
             case "warned":
@@ -113,6 +118,12 @@ class _Bar:
             case _:
                 state = event.status.value if event.status is not None else event.name
                 self._update(state=_WAITING.get(state, state), message=_what_is_said(event))
+
+    def _say(self, text: str) -> None:
+        """Text that the job puts out, line by line above the bar; a line that is not whole yet is kept back."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._progress.console.print(clean(line), markup=False, highlight=False)
 
     def _update(self, *, state: str | None = None, completed: float | None = None, message: str | None = None) -> None:
         fields = {"state": state, "message": message}

@@ -62,6 +62,8 @@ class JobContext:
         save_checkpoint: Callable[[str], Awaitable[None]],
         inputs: "JobInputs | None" = None,
         warn: Callable[[str], Awaitable[None]] | None = None,
+        secure_checkpoint: Callable[[str], Awaitable[None]] | None = None,
+        put_out: Callable[[str], None] | None = None,
         deadline: datetime | None = None,
         payload: Any = None,
     ) -> None:
@@ -77,6 +79,8 @@ class JobContext:
         self._report = report
         self._save_checkpoint = save_checkpoint
         self._warn = warn
+        self._secure_checkpoint = secure_checkpoint or save_checkpoint
+        self._put_out = put_out
         self._percent = 0.0
         self._saved: list[Artifact] = []
 
@@ -90,6 +94,14 @@ class JobContext:
         """Tell how far the job is: ``fraction`` from 0 to 1. What goes backwards or beyond is held at the bounds."""
         self._percent = min(100.0, max(self._percent, fraction * 100.0))
         self._report(self._percent, message, preview)
+
+    async def text(self, piece: str) -> None:
+        """Put out text while it is made, piece by piece, for those who follow the job: its events ``text``, two a second.
+
+        It is not kept beyond the run: what is to stay belongs into the result. A new attempt begins with no text.
+        """
+        if self._put_out is not None:
+            self._put_out(piece)
 
     async def warn(self, message: str) -> None:
         """Tell the user of trouble that the job survives: an event of the job, ``warned``, and a line of the log."""
@@ -193,7 +205,12 @@ class JobContext:
             raise InputError("no files are taken here", hint="give JobContext inputs=, as a worker does")
         return self._inputs
 
-    async def checkpoint(self, service_job_id: str) -> None:
-        """Keep the service's id of this run in the job, so that a later attempt can adopt it."""
+    async def checkpoint(self, service_job_id: str, *, secure: bool = False) -> None:
+        """Keep the service's id of this run in the job, so that a later attempt can adopt it.
+
+        Args:
+            secure: come back only when it is stored, however long that takes: for runs that must not be begun twice.
+        """
         self.service_job_id = service_job_id
-        await self._save_checkpoint(service_job_id + (f"{_AT}{self.endpoint}" if self.endpoint else ""))
+        keep = self._secure_checkpoint if secure else self._save_checkpoint
+        await keep(service_job_id + (f"{_AT}{self.endpoint}" if self.endpoint else ""))

@@ -58,13 +58,20 @@ class Claim:
 
 @frozen
 class Lease:
-    """A lease to be renewed, with what changed since the last time."""
+    """A lease to be renewed, with what changed since the last time.
+
+    Attributes:
+        text: what the job put out since then.
+        text_at: how many bytes of UTF-8 it had put out before.
+    """
 
     job_id: str
     token: str
     progress: float | None = None
     message: str = ""
     service_job_id: str = ""
+    text: str = ""
+    text_at: int = 0
 
 
 @frozen
@@ -231,6 +238,7 @@ class Consumer:
         for lease in leases:
             progress = "" if lease.progress is None else f"{lease.progress:.2f}"
             rest += (lease.job_id, lease.token, progress, lease.message, lease.service_job_id)
+            rest += (lease.text, str(lease.text_at))
         arguments = {**self._me, "lease_us": self._lease_us, "count": len(leases)}
         reply = await self._run("renew", arguments, rest)
         states = list(zip(leases, reply[4:], strict=True))

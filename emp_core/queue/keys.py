@@ -53,6 +53,10 @@ class Keys:
         """The list of what happened to the job."""
         return f"{self.namespace}jobs:{job_id}:events"
 
+    def job_text(self, job_id: str) -> str:
+        """What the job has put out so far, while it runs."""
+        return f"{self.namespace}jobs:{job_id}:text"
+
     def worker(self, worker_id: str, part: str) -> str:
         """One of a worker's keys: ``heartbeat``, ``capabilities``, ``lanes``, ``claim``, ``inbox``."""
         return f"{self.namespace}worker:{worker_id}:{part}"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio import to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream
 from redis.asyncio import Redis
 
 from emp_core.config import Settings
@@ -20,8 +19,9 @@ from emp_core.queue.calls import Calls
 from emp_core.queue.changing import Changer
 from emp_core.queue.connection import Limits, connect, wait_for_redis
 from emp_core.queue.embedded import running
-from emp_core.queue.events import JobEvent, decode_event, submitted_event
+from emp_core.queue.events import JobEvent
 from emp_core.queue.explain import Explanation, explain
+from emp_core.queue.following import Follower
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
 from emp_core.queue.listing import listed
@@ -107,6 +107,10 @@ class JobQueue:
     @property
     def _changer(self) -> Changer:
         return Changer(self._calls, self.settings)
+
+    @property
+    def _follower(self) -> Follower:
+        return Follower(self._calls, self.keys, self._listener)
 
     # -- submitting ----------------------------------------------------------------------------------------------
 
@@ -231,28 +235,16 @@ class JobQueue:
                     with anyio.move_on_after(_REREAD_S):
                         await heard.receive()
 
-    async def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
+    def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.
 
-        Progress is told as it comes and not kept. After a lost connection everything that was kept comes exactly once.
+        Progress and text are told as they come and not kept, but for the text of a running job, which comes first. After a lost
+        connection everything that was kept comes exactly once.
 
         Raises:
             JobNotFound: there is no such job.
         """
-        async with self._listener.subscribed(self.keys.events_channel(job_id)) as heard:
-            await self._calls.run("mark", {"id": job_id, "field": "watched"})
-            last: str | None = None
-            while True:
-                kept = await self._kept_events(job_id)
-                # Not by position: the list is capped, its oldest entries go.
-                start = len(kept) - kept[::-1].index(last) if last in kept else 0
-                for text in kept[start:]:
-                    yield decode_event(text)
-                last = kept[-1]
-                if _is_over(kept):
-                    return
-                while (event := await _next_progress(heard)) is not None:
-                    yield event
+        return self._follower.events(job_id)
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job.
@@ -260,19 +252,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return [decode_event(text) for text in await self._kept_events(job_id)]
-
-    async def _kept_events(self, job_id: str) -> list[str]:
-        async def read() -> Any:
-            async with self._calls.client.pipeline(transaction=False) as pipe:
-                pipe.hmget(self.keys.job(job_id), "created_at", "start_at")
-                pipe.lrange(self.keys.job_events(job_id), 0, -1)
-                return await pipe.execute()
-
-        (created_at, start_at), kept = await self._calls.repeated(read)
-        if created_at is None:
-            raise JobNotFound(f"there is no job {job_id}")
-        return [submitted_event(job_id, created_at, start_at), *kept]
+        return await self._follower.history(job_id)
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -375,21 +355,6 @@ async def find_redis(settings: Settings) -> str:
     raise ConfigError(
         "nothing says where Redis is", hint="set HUB_REDIS_URL, or start everything on this machine with 'emp up'"
     )
-
-
-def _is_over(kept: Sequence[str]) -> bool:
-    """Whether the outcome is among the events. Something may have been noted after it, by a submitter that was slower."""
-    changes = (event for text in reversed(kept) if (event := decode_event(text)).status is not None)
-    return (latest := next(changes, None)) is not None and latest.is_final
-
-
-async def _next_progress(heard: MemoryObjectReceiveStream[str]) -> JobEvent | None:
-    """Progress that was just told; None when it is time to read what was kept."""
-    with anyio.move_on_after(_REREAD_S):
-        text = await heard.receive()
-        if text and (event := decode_event(text)).name == "progress":
-            return event
-    return None
 
 
 async def _close(client: Redis) -> None:

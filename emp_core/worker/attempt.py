@@ -135,6 +135,8 @@ class Attempts:
             inputs=inputs,
             report=lambda percent, message, preview: self._report(held, percent, message, preview),
             save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
+            secure_checkpoint=lambda service_job_id: self.leases.checkpoint_now(held, service_job_id),
+            put_out=lambda text: self.leases.put_out(held, text),
             warn=lambda message: self._tell_warning(job, message),
             deadline=job.deadline_at,
             payload=payload,

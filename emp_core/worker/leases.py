@@ -10,6 +10,7 @@ from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import ClaimedJob, Consumer, Lease, Renewal
 from emp_core.worker.gpus import GpuUse
+from emp_core.worker.persistence import until_done
 
 __all__ = ["Held", "Leases"]
 
@@ -37,6 +38,8 @@ class Held:
     progress: float | None = None
     message: str = ""
     service_job_id: str = ""
+    text: str = ""
+    text_at: int = 0
 
     def stop(self, why: str) -> None:
         """Stop the attempt; the first reason counts."""
@@ -46,8 +49,14 @@ class Held:
 
     def take_changes(self) -> Lease:
         """The lease with what changed since it was last taken."""
-        lease = Lease(self.claimed.job.id, self.claimed.token, self.progress, self.message, self.service_job_id)
+        job, token = self.claimed.job, self.claimed.token
+        lease = Lease(
+            job.id, token, self.progress, self.message, self.service_job_id, text=self.text, text_at=self.text_at
+        )
         self.progress, self.message, self.service_job_id = None, "", ""
+        if self.text:
+            self.text_at += len(self.text.encode())
+            self.text = ""
         return lease
 
     def put_back(self, lease: Lease) -> None:
@@ -55,6 +64,8 @@ class Held:
         if self.progress is None:
             self.progress, self.message = lease.progress, lease.message
         self.service_job_id = self.service_job_id or lease.service_job_id
+        if lease.text:
+            self.text, self.text_at = lease.text + self.text, lease.text_at
 
 
 class Leases:
@@ -134,10 +145,22 @@ class Leases:
             held.message = _sendable(message)
         self._changed.set()
 
+    def put_out(self, held: Held, text: str) -> None:
+        """Take note of text that the job puts out; it is sent on at most twice a second."""
+        held.text += text.encode("utf-8", "replace").decode()
+        self._changed.set()
+
     def checkpoint(self, held: Held, service_job_id: str) -> None:
         """Take note of the service's id of the run."""
         held.service_job_id = _sendable(service_job_id)
         self._changed.set()
+
+    async def checkpoint_now(self, held: Held, service_job_id: str) -> None:
+        """Keep the service's id of the run, and return when Redis has it, however long that takes."""
+        lease = Lease(held.claimed.job.id, held.claimed.token, service_job_id=_sendable(service_job_id))
+        renewal = await until_done("keeping a checkpoint", lambda: self._consumer.renew([lease]))
+        if lease.job_id in renewal.lost:
+            held.stop("lost")
 
     async def fresh(self) -> None:
         """Wait until the leases are known to hold: after Redis was away, outcomes are sent when they were renewed."""

@@ -115,6 +115,7 @@ def test_every_key_is_on_the_page() -> None:
 def patterns() -> Iterator[str]:
     names = Keys()
     yield from (names.job("{job_id}"), names.payload("{job_id}"), names.job_events("{job_id}"))
+    yield names.job_text("{job_id}")
     yield from (names.lane_workers("{lane}"), names.line("{lane}", "{customer}"), names.turns("{lane}"))
     yield from (names.parked("{customer}"), names.events_channel("{job_id}"), names.done_channel("{job_id}"))
     for part in ("heartbeat", "capabilities", "lanes", "claim", "inbox"):

@@ -5,6 +5,7 @@ import pytest
 from emp_core.errors import DuplicateJob, QueueFull
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.consumer import Lease
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.submitting import Submitter
 
@@ -166,3 +167,16 @@ async def test_the_same_retry_is_made_once(queue: JobQueue):
     await queue.retry("a")
     assert (await queue.retry("a")).status is JobState.PENDING
     assert (await names_of_events(queue, "a")).count("revived") == 1
+
+
+async def test_a_renewal_that_is_repeated_adds_no_text_twice(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    first = Lease("a", claimed.token, text="one ", text_at=0)
+    second = Lease("a", claimed.token, text="two", text_at=4)
+    for lease in (first, first, second, second):
+        await hand.consumer.renew([lease])
+    key = queue.keys.job_text("a")
+    assert await queue.client.get(key) == "one two"
+    assert 0 < await queue.client.pttl(key) <= 600_000

@@ -2,9 +2,13 @@
 --- include: clock
 --- keys: workers active lanes_version keeper
 --- argv: prefix worker session lease_us count
---- rest: per lease: id token progress message service_job_id ('' where nothing changed)
+--- rest: per lease: id token progress message service_job_id text text_at ('' where nothing changed; text_at in bytes)
 --- returns: {code, now, lanes version, whether nobody keeps house, then per lease: 1 renewed, 2 renewed and to be cancelled, -1 lost}
 --- codes: 1 done, 0 the worker is not registered under this session
+
+-- What a job has put out so far is kept for those who begin to follow it, up to this many bytes.
+local TEXT_MAX = 1048576
+local TEXT_MS = 600000
 
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
@@ -25,7 +29,7 @@ end
 
 local at, renewed = rest, {}
 for i = 1, tonumber(count) do
-  local id, token, progress, message, service_job_id = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local id, token, progress, message, service_job_id, text, text_at = unpack(ARGV, at, at + 6)
   local job = prefix .. 'jobs:' .. id
   local f = redis.call('HMGET', job, 'status', 'token', 'cancel_requested', 'watched')
   if f[1] ~= 'active' or f[2] ~= token then
@@ -44,12 +48,26 @@ for i = 1, tonumber(count) do
           '{"event":"progress","job":"' .. id .. '","at":' .. us(now) .. ',"progress":' .. progress .. told .. '}')
       end
     end
+    if text ~= '' then
+      local kept = job .. ':text'
+      -- A repeated call adds nothing: the text stands where it belongs already.
+      if text_at == '0' then
+        redis.call('SET', kept, text, 'PX', TEXT_MS)
+      elseif redis.call('STRLEN', kept) == tonumber(text_at) and tonumber(text_at) + #text <= TEXT_MAX then
+        redis.call('APPEND', kept, text)
+        redis.call('PEXPIRE', kept, TEXT_MS)
+      end
+      if f[4] then
+        redis.call('PUBLISH', prefix .. 'events:' .. id,
+          '{"event":"text","job":"' .. id .. '","at":' .. us(now) .. ',"offset":' .. text_at .. ',"text":' .. cjson.encode(text) .. '}')
+      end
+    end
     if service_job_id ~= '' then
       redis.call('HSET', job, 'service_job_id', service_job_id)
     end
     reply[4 + i] = f[3] and 2 or 1
   end
-  at = at + 5
+  at = at + 7
 end
 if #renewed > 0 then
   redis.call('ZADD', active_key, unpack(renewed))

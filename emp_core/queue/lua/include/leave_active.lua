@@ -48,6 +48,7 @@ end
 -- Returns the status that it has now.
 local function put_back(id, facts, delay_us, now)
   local job = prefix .. 'jobs:' .. id
+  redis.call('DEL', job .. ':text')
   if facts.deadline > 0 then
     -- The sweep took it out of the index if it passed while the job was active.
     put_due(deadlines_key, us(facts.deadline), id)
