@@ -1,7 +1,6 @@
 """Connections to Redis that never hang and never repeat a command by themselves, wherever Redis is."""
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +11,6 @@ import anyio
 from attrs import frozen
 from redis import exceptions
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,8 +18,10 @@ from redis.backoff import NoBackoff
 from emp_core.config import Settings
 from emp_core.errors import ConfigError, QueueUnavailable
 from emp_core.log.logger import get_logger
-from emp_core.queue.addresses import Address, Node, hash_tag, parse_address, shown_url
-from emp_core.queue.sending import QuickConnection, QuickTLSConnection, QuickUnixConnection
+from emp_core.queue.addresses import Address, hash_tag, parse_address, shown_url
+from emp_core.queue.client import Client, NotReady
+from emp_core.queue.links import Links
+from emp_core.queue.sending import QuickConnection, QuickSending, QuickTLSConnection, QuickUnixConnection
 from emp_core.queue.topology import (
     ClusterLocator,
     FollowingConnection,
@@ -47,11 +47,6 @@ log = get_logger("emp.redis")
 _REPLY_S = 3.0
 _BLOCK_S = 4.0
 _UNDISTURBED_S = 1.0
-
-
-class NotReady(exceptions.ConnectionError):
-    """Redis answers, and cannot do it now: it loads, fails over, moves the slot, is full, or has lost its replicas."""
-
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 """What is raised while Redis is away: the command may or may not have been carried out."""
@@ -95,9 +90,7 @@ def undisturbed() -> Iterator[None]:
             timer.cancel()
 
 
-def connect(
-    url: str, settings: Settings | None = None, *, blocking: bool = False, max_connections: int = 64
-) -> "Client":
+def connect(url: str, settings: Settings | None = None, *, blocking: bool = False, max_connections: int = 64) -> Client:
     """A client for any of the addresses that HUB_REDIS_URL may hold. Nothing is sent yet.
 
     Commands are never repeated by the client: a script whose reply was lost would run twice. Callers repeat what they
@@ -113,13 +106,14 @@ def connect(
     address = parse_address(url)
     limits = Limits.of(settings.lease_s)
     locator = _locator(address, settings.namespace)
+    connection_class = _connection_class(address, locator)
+    reply_s = limits.block_reply_s if blocking else limits.reply_s
     options: dict[str, Any] = {
         **address.options,
-        "connection_class": _connection_class(address, locator),
         "decode_responses": True,
         "protocol": 2,  # with RESP3 the pool hands out connections that the server has closed
         "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": limits.block_reply_s if blocking else limits.reply_s,
+        "socket_timeout": reply_s,
         "socket_connect_timeout": limits.reply_s,
     }
     if locator is not None:
@@ -128,7 +122,8 @@ def connect(
         options["host"], options["port"] = address.nodes[0]
     if "path" not in options:
         options |= _keepalive()
-    return Client(ConnectionPool(max_connections=max_connections, **options), locator)
+    pool = ConnectionPool(connection_class, max_connections, **options)
+    return Client(pool, Links(lambda: connection_class(**options), reply_s, max_connections), locator)
 
 
 def _locator(address: Address, namespace: str) -> Locator | None:
@@ -147,7 +142,7 @@ def _locator(address: Address, namespace: str) -> Locator | None:
     return None
 
 
-def _connection_class(address: Address, locator: Locator | None) -> type:
+def _connection_class(address: Address, locator: Locator | None) -> type[QuickSending]:
     if "path" in address.options:
         return QuickUnixConnection
     if locator is None:
@@ -162,87 +157,6 @@ def _keepalive() -> dict[str, Any]:
         if hasattr(socket, name)  # macOS has other names for some of them
     }
     return {"socket_keepalive": True, "socket_keepalive_options": options}
-
-
-class Client(Redis):
-    """A client that tells what is wrong with the server now (`NotReady`) from what is wrong with the command.
-
-    A command that is cancelled in flight takes its connection with it, so that no reply goes to another command.
-    """
-
-    def __init__(self, pool: ConnectionPool, locator: Locator | None) -> None:
-        super().__init__(connection_pool=pool)
-        self.auto_close_connection_pool = True
-        self._locator = locator
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send one command."""
-        try:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except exceptions.ResponseError as error:
-            await self.judge(error)
-            raise
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "_Pipeline":
-        """Commands that are sent together."""
-        del shard_hint
-        return _Pipeline(self, transaction)
-
-    async def judge(self, error: exceptions.ResponseError) -> None:
-        """Raise what the refusal means, where it is the server's state and not the command.
-
-        Raises:
-            NotReady: the command was not carried out; it may be sent again.
-            ConfigError: the server is part of a cluster, and the URL does not say so.
-        """
-        match error:
-            case exceptions.MovedError() | exceptions.ClusterCrossSlotError() if not isinstance(
-                self._locator, ClusterLocator
-            ):
-                raise ConfigError(
-                    "the Redis that HUB_REDIS_URL names is part of a cluster", hint="write it as redis+cluster://…"
-                ) from error
-            case exceptions.MovedError():
-                await self._move(_target(error))
-            case exceptions.ReadOnlyError():
-                await self._move(None)
-            case exceptions.AskError() | exceptions.TryAgainError() | exceptions.ClusterDownError():
-                pass
-            case exceptions.OutOfMemoryError():
-                pass
-            case _:
-                if not _STATES.search(str(error)):
-                    return
-                if "UNBLOCKED" in str(error):
-                    await self._move(None)
-        raise NotReady(str(error)) from error
-
-    async def _move(self, node: Node | None) -> None:
-        """Later commands use new connections, which find the server where it is now."""
-        if self._locator is not None:
-            self._locator.moved(node)
-        await self.connection_pool.disconnect(inuse_connections=False)
-
-
-class _Pipeline(Pipeline):
-    def __init__(self, client: Client, transaction: bool) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, None)
-        self._client = client
-
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        try:
-            return await super().execute(raise_on_error)
-        except exceptions.ResponseError as error:
-            await self._client.judge(error)
-            raise
-
-
-_STATES = re.compile(r"(?:^|caused error: )(?:BUSY|MISCONF|NOREPLICAS|UNBLOCKED)\b")
-"""Refusals that redis-py has no types for; a pipeline says in front of them which command it was."""
-
-
-def _target(error: exceptions.MovedError) -> Node | None:
-    return (error.host, int(error.port)) if error.host else None
 
 
 async def wait_for_redis(client: Redis, url: str, *, limit_s: float) -> None:

@@ -1,26 +1,34 @@
-"""Sending commands with less ado than redis-py: what it does for one argument grows with all that came before, and what it
-does for one command takes a task of its own (3.11). Measured: 24 arguments in 12 µs instead of 60, and 25 µs less for each command.
+"""redis-py's connections with less ado: packing by hiredis, sending without a task for each command (3.11), and a way to
+read what comes without redis-py, which `links` does.
 """
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
-__all__ = ["QuickConnection", "QuickSending", "QuickTLSConnection", "QuickUnixConnection"]
+__all__ = ["QuickConnection", "QuickSending", "QuickTLSConnection", "QuickUnixConnection", "packed"]
+
+
+def packed(name: str, *arguments: Any) -> bytes:
+    """A command as Redis reads it: RESP's array of bulk strings. Its name comes as redis-py has it, words and all.
+
+    Raises:
+        TypeError: an argument is neither text nor number.
+    """
+    # hiredis takes a tuple of any length, whatever its annotations say.
+    command: bytes = hiredis.pack_command((*name.split(), *arguments))  # pyright: ignore[reportArgumentType]
+    return command
 
 
 class QuickSending(AbstractConnection):
     """Goes before one of redis-py's connection classes."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """The command as Redis reads it: RESP's array of bulk strings. Its name comes as redis-py has it, words and all."""
-        name, *arguments = args
-        parts = [*(name.encode() if isinstance(name, str) else name).split()]
-        parts += [_bytes(argument) for argument in arguments]
-        packed = [b"*%d\r\n" % len(parts)]
-        packed += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
-        return [b"".join(packed)]
+        """The command as it is sent."""
+        return [packed(*args)]
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """Send what `pack_command` made. What the socket takes at once needs no waiting for."""
@@ -33,6 +41,24 @@ class QuickSending(AbstractConnection):
             # The rest is sent by the event loop; with the time limit and the errors of the slow way.
             await super().send_packed_command([], check_health)
 
+    @property
+    def transport(self) -> asyncio.WriteTransport:
+        """What bytes are written to, once it is connected."""
+        if self._writer is None:
+            raise ConnectionError("it is not connected")
+        return self._writer.transport
+
+    def refusal(self, text: str) -> Exception:
+        """The exception for an error that Redis replied."""
+        error: Exception = self._parser.parse_error(text)  # type: ignore[no-untyped-call]
+        return error
+
+    def abandon(self) -> None:
+        """Close it at once, whatever is on its way."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._close()  # type: ignore[no-untyped-call]  # redis-py annotates no results
+
 
 class QuickConnection(QuickSending, Connection):
     """Over TCP."""
@@ -44,14 +70,3 @@ class QuickTLSConnection(QuickSending, SSLConnection):
 
 class QuickUnixConnection(QuickSending, UnixDomainSocketConnection):
     """Over a socket of this machine."""
-
-
-def _bytes(argument: Any) -> bytes:
-    match argument:
-        case str():
-            return argument.encode()
-        case bytes():
-            return argument
-        case bool() | None:
-            raise TypeError(f"Redis takes texts and numbers, not {argument!r}")
-    return repr(argument).encode()

@@ -259,5 +259,28 @@ async def test_a_cancelled_command_takes_its_connection_with_it(tmp_path: Path):
                     pipe.blpop("nothing", 1)
                     await pipe.execute()
             assert await client.get("x") == "right"
-        assert len(client.connection_pool._available_connections) == 1
+        assert len(await client.client_list()) == 1
+        await client.aclose()
+
+
+async def test_what_the_queue_does_not_use_of_the_client_works_as_ever(tmp_path: Path):
+    async with server(tmp_path) as one:
+        client = connect(one.url)
+        await client.set("x", "äöü")
+        kept = await client.dump("x")
+        assert isinstance(kept, bytes)
+        await client.restore("y", 0, kept)
+        async with client.pipeline(transaction=True) as pipe:
+            pipe.get("y")
+            pipe.hset("h", mapping={"a": 1, "b": 2.5})
+            pipe.hgetall("h")
+            assert await pipe.execute() == ["äöü", 2, {"a": "1", "b": "2.5"}]
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.get("x")
+            pipe.lpush("x", "no list")
+            pipe.zrange("nothing", 0, -1, withscores=True)
+            with pytest.raises(exceptions.ResponseError, match=r"Command # 2 \(LPUSH x no list\)"):
+                await pipe.execute()
+            assert await pipe.execute() == []
+        assert (await client.config_get("maxmemory-policy")) == {"maxmemory-policy": "noeviction"}
         await client.aclose()

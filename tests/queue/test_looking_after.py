@@ -53,7 +53,7 @@ async def test_a_changed_priority_does_not_give_its_customer_the_turn_back(
     queue: JobQueue, hands: Hands, lane: dict[str, Any], priority: int
 ):
     """Else a customer would be served before all others by changing the priorities of its jobs again and again."""
-    step_s = 0.001
+    step_s = 0.00001
     async with JobQueue.connect(settings=evolve(queue.settings, priority_step_s=step_s)) as fine:
         await put(fine, "a1", "a2", "a3", customer_id="a", **lane)
         await put(fine, "b1", "b2", customer_id="b", **lane)
