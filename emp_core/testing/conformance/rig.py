@@ -37,6 +37,7 @@ class WatchedContext(JobContext):
         told: fractions, as the connector told them.
         saved: artifacts, as the store keeps them.
         checkpoints: the service's ids of the run.
+        pieces: the text that was put out while it was made.
         late: what was done after the job was over.
     """
 
@@ -57,6 +58,7 @@ class WatchedContext(JobContext):
         self.messages: list[str] = []
         self.saved: list[Artifact] = []
         self.checkpoints: list[str] = []
+        self.pieces: list[str] = []
         self.late: list[str] = []
         self.began_to_tell = anyio.Event()
         self.is_over = False
@@ -75,6 +77,11 @@ class WatchedContext(JobContext):
     async def checkpoint(self, service_job_id: str, **how: Any) -> None:
         self._note("checkpoint")
         await super().checkpoint(service_job_id, **how)
+
+    async def text(self, piece: str) -> None:
+        self._note("text")
+        self.pieces.append(piece)
+        await super().text(piece)
 
     async def warn(self, message: str) -> None:
         self._note("warn")
