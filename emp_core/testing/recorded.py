@@ -27,6 +27,7 @@ class Exchange:
     Attributes:
         body: the request's body, if it was JSON.
         frames: the answer's chunks, in order.
+        cut: whether the middle of its frames was left out.
         ends: who ended it: the server in good order, the server by breaking off, the server by refusing the connection,
             or the client.
     """
@@ -39,6 +40,7 @@ class Exchange:
     headers: Mapping[str, str] = field(repr=False)
     frames: Sequence[str] = field(repr=False)
     ends: Literal["whole", "broken", "refused", "client"]
+    cut: bool = False
 
 
 @frozen
@@ -74,8 +76,9 @@ def _exchange(told: Mapping[str, Any]) -> Exchange:
         body=body,
         status=response["status"],
         headers={name.lower(): value for name, value in response["headers"] or ()},
-        frames=tuple(frame["data"] for frame in response["frames"] if "data" in frame),  # of long ones the middle was left out
+        frames=tuple(frame["data"] for frame in response["frames"] if "data" in frame),
         ends=ends,
+        cut=any("data" not in frame for frame in response["frames"]),
     )
 
 
