@@ -65,12 +65,12 @@ class FakeService(ServiceDriver, ABC):
         super().__init__("")
         self.requests: list[str] = []
         """Method and path of all that was asked."""
-        self._running = 0
-        self._changed = anyio.Event()
-        self._go = anyio.Event()
-        self._go.set()
-        self._group = anyio.create_task_group()
-        self._runner: web.AppRunner | None = None
+        self.__running = 0
+        self.__changed = anyio.Event()
+        self.__go = anyio.Event()
+        self.__go.set()
+        self.__group = anyio.create_task_group()
+        self.__runner: web.AppRunner | None = None
 
     @abstractmethod
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -80,61 +80,61 @@ class FakeService(ServiceDriver, ABC):
     async def job(self) -> AsyncIterator[None]:
         """The work of one job: kept at its beginning while the service holds; over when the block ends, or is cancelled."""
         self.begun += 1
-        self._count(1)
+        self.__count(1)
         try:
-            await self._go.wait()
+            await self.__go.wait()
             yield
         finally:
-            self._count(-1)
+            self.__count(-1)
 
     def start(self, work: Coroutine[Any, Any, None]) -> anyio.CancelScope:
         """Begin work that belongs to no connection; cancel what is given back to stop it."""
         scope = anyio.CancelScope()
-        self._group.start_soon(self._work, work, scope)
+        self.__group.start_soon(self.__work, work, scope)
         return scope
 
     def hold(self) -> None:
         """Keep jobs from now on."""
-        self._go = anyio.Event()
+        self.__go = anyio.Event()
 
     def release(self) -> None:
         """Let them go on."""
-        self._go.set()
+        self.__go.set()
 
     async def until_running(self, count: int) -> None:
         """Wait until so many are there."""
-        while self._running != count:
-            await self._changed.wait()
+        while self.__running != count:
+            await self.__changed.wait()
 
-    def _count(self, change: int) -> None:
-        self._running += change
-        changed, self._changed = self._changed, anyio.Event()
+    def __count(self, change: int) -> None:
+        self.__running += change
+        changed, self.__changed = self.__changed, anyio.Event()
         changed.set()
 
-    async def _work(self, work: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
+    async def __work(self, work: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
         with scope:
             await work
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def __answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path}")
         return await self.answer(request)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=2**30)
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
-        await self._group.__aenter__()
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        app.router.add_route("*", "/{path:.*}", self.__answer)
+        self.__runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
+        await self.__group.__aenter__()
+        await self.__runner.setup()
+        await web.TCPSite(self.__runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.__runner.addresses[0][1]}"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-        self._group.cancel_scope.cancel()
-        if self._runner is not None:
+        self.__group.cancel_scope.cancel()
+        if self.__runner is not None:
             with anyio.CancelScope(shield=True):
-                await self._runner.cleanup()
-        await self._group.__aexit__(None, None, None)
+                await self.__runner.cleanup()
+        await self.__group.__aexit__(None, None, None)

@@ -147,13 +147,22 @@ class ConnectorRules:
         return job
 
     async def until_running(self, there: Service, count: int, *jobs: RunningJob) -> None:
-        """Wait until the service runs so many jobs."""
-        try:
-            with anyio.fail_after(PATIENCE_S):
+        """Wait until the service runs so many jobs, of which these are some."""
+        came = False
+        async with anyio.create_task_group() as group:
+
+            async def give_up(job: RunningJob) -> None:
+                await job.ended.wait()
+                group.cancel_scope.cancel()
+
+            for job in jobs:
+                group.start_soon(give_up, job)
+            with anyio.move_on_after(PATIENCE_S):
                 await there.driver.until_running(count)
-        except TimeoutError:
-            errors = [blame(job.error) for job in jobs if job.error is not None]
-            pytest.fail(f"the service never came to have {count} jobs; {'; '.join(errors) or 'nothing was raised'}")
+                came = True
+            group.cancel_scope.cancel()
+        errors = [blame(job.error) for job in jobs if job.error is not None]
+        assert came, f"the service never came to have {count} jobs; {'; '.join(errors) or 'nothing was raised'}"
 
     def assert_told(self, job: RunningJob, *expected: type[ConnectorError]) -> ConnectorError:
         """The job ended with one of these errors, which says what it has to."""

@@ -6,6 +6,7 @@ from emp_core.connectors.echo import EchoConnector
 from emp_core.testing.conformance.connector import ConnectorConformance
 
 from .shout import ShoutConformance
+from .studio import StudioConformance
 
 
 class TestEchoConnector(ConnectorConformance):
@@ -19,4 +20,8 @@ class TestEchoConnector(ConnectorConformance):
 
 
 class TestShoutConnector(ShoutConformance):
+    pass
+
+
+class TestStudioConnector(StudioConformance):
     pass
