@@ -14,22 +14,26 @@ SETTINGS = DOCS / "reference" / "settings.md"
 COMFYUI = HOUSE / "plugins" / "emp-comfyui" / "README.md"
 
 
-def comfyui_settings() -> type:
-    [found] = [one for one in load_plugins().settings_classes() if one.__module__.startswith("emp_comfyui.")]
-    return found
+def settings_of(package: str) -> dict[str, Documented | None]:
+    """The variables of all settings classes of a plugin."""
+    classes = [one for one in load_plugins().settings_classes() if one.__module__.startswith(f"{package}.")]
+    assert classes
+    return {name: row for one in classes for name, row in documented(one).items()}
 
 
 @pytest.mark.parametrize(
-    ("path", "heading", "settings_class"),
+    ("path", "heading", "settings"),
     [
-        (SETTINGS, "The core", Settings),
-        (SETTINGS, "emp-comfyui", comfyui_settings()),
-        (COMFYUI, "Settings", comfyui_settings()),
+        (SETTINGS, "The core", documented(Settings)),
+        (SETTINGS, "emp-comfyui", settings_of("emp_comfyui")),
+        (COMFYUI, "Settings", settings_of("emp_comfyui")),
     ],
     ids=["core", "comfyui", "comfyui-readme"],
 )
-def test_every_setting_is_on_the_page_as_it_is_in_the_code(path: Path, heading: str, settings_class: type) -> None:
-    wanted = {name: row for name, row in documented(settings_class).items() if row is not None}
+def test_every_setting_is_on_the_page_as_it_is_in_the_code(
+    path: Path, heading: str, settings: dict[str, Documented | None]
+) -> None:
+    wanted = {name: row for name, row in settings.items() if row is not None}
     shown = {name: Documented(*row) for name, row in page(path).section(heading).table.items() if len(row) == 2}
     wrong = [f"| `{name}` | {row.default} | {row.help} |" for name, row in wanted.items() if shown.get(name) != row]
     assert not wrong, "rows as they should be:\n" + "\n".join(wrong)
@@ -38,7 +42,7 @@ def test_every_setting_is_on_the_page_as_it_is_in_the_code(path: Path, heading: 
 
 @pytest.mark.parametrize("path", [SETTINGS, COMFYUI], ids=["settings", "comfyui-readme"])
 def test_every_variable_of_the_service_mapping_is_on_the_page(path: Path) -> None:
-    aliases = {name for name, row in documented(comfyui_settings()).items() if row is None}
+    aliases = {name for name, row in settings_of("emp_comfyui").items() if row is None}
     shown = page(path).section("In the service mapping").table
     wanted = {name: f"`{default}`" for name, default in in_mappings().items()}
     assert {name: row[0] for name, row in shown.items()} == wanted

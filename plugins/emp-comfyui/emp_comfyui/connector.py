@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+from attrs import evolve
 
 from emp_comfyui.checking import check
 from emp_comfyui.client import ComfyUIClient
@@ -15,17 +16,18 @@ from emp_comfyui.listener import may_drop
 from emp_comfyui.needs import needs_of, requirements_of
 from emp_comfyui.outputs import deliver
 from emp_comfyui.run import Finished, PromptRun
-from emp_comfyui.settings import ComfyUISettings
+from emp_comfyui.settings import ComfyUISettings, remote_as_local
+from emp_comfyui.shared_files import SharedFolders, folders_told, is_this_machine
 from emp_comfyui.workflow import Workflow
 from emp_core.config import load_settings
 from emp_core.connectors.base import Health, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import MessageType, WebSocketConnector
-from emp_core.errors import ConnectionLost, EmpError, JobFailed
+from emp_core.errors import ConfigError, ConnectionLost, EmpError, JobFailed
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 
-__all__ = ["ComfyUIWebSocketConnector"]
+__all__ = ["ComfyUIRemoteConnector", "ComfyUIWebSocketConnector"]
 
 _GREETING = ({"type": "feature_flags", "data": {"supports_preview_metadata": True}},)
 _STANDSTILL_LOOKS = 3
@@ -63,9 +65,20 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
 
     def __init__(self, config: ServiceConfig) -> None:
         self.settings = load_settings(ComfyUISettings, config.environ)
-        super().__init__(config, base_url=self.settings.base_url)
+        self.access = self.settings.access
+        super().__init__(config, base_url=self.access.base_url)
+        if self.access.tls:
+            self.verify_tls = self.access.ssl_context()
+        elif self.access.has_secrets and not is_this_machine(self.access.host):
+            self.log.warning("secrets go to the server unencrypted: set EMP_COMFYUI_TLS", endpoint=self.endpoint)
+        self._sent_headers = self.access.sent_headers()
+        self._folders: SharedFolders | None = None
         self.comfyui = ComfyUIClient(self, stall_s=self.settings.stall_s)
         self.inventory = Inventory(self.comfyui, self.log)
+
+    def make_headers(self) -> dict[str, str]:
+        """Headers of every request, and of the web socket."""
+        return {**super().make_headers(), **self._sent_headers}
 
     @classmethod
     def payload_of(cls, job: Job | JobSpec) -> Workflow:
@@ -98,12 +111,13 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             ServiceUnavailable: nothing is, or something else.
         """
         self._server_was_away()
-        await self.comfyui.system_stats()
+        self._folders = self._folders_of(await self.comfyui.system_stats())
         await self.inventory.refresh()
 
     def _server_was_away(self) -> None:
         self.comfyui.forget()
         self.inventory.forget()
+        self._folders = None
 
     async def process_job(self, job: Job, context: JobContext) -> JobResult:
         """Run a workflow and store its outputs.
@@ -183,7 +197,23 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             context,
             temp_outputs=self.settings.temp_outputs if wanted is None else wanted,
             max_bytes=self.settings.max_output_bytes,
+            folders=await self._shared_folders(),
         )
+
+    async def _shared_folders(self) -> SharedFolders:
+        """The server's folders, where this machine may see them: as the operator says, or as a server here says itself."""
+        if self._folders is None:
+            try:
+                self._folders = self._folders_of(await self.comfyui.system_stats())
+            except EmpError:  # whatever is the matter shows when the files are asked for
+                return SharedFolders()
+        return self._folders
+
+    def _folders_of(self, stats: Mapping[str, Any]) -> SharedFolders:
+        if not self.settings.read_files:
+            return SharedFolders()
+        told = folders_told(stats["system"].get("argv")) if is_this_machine(self.access.host) else {}
+        return SharedFolders({**told, **self.settings.folders})
 
     async def check_health(self) -> Health:
         """Whether the server answers, and runs the prompts that it takes.
@@ -232,6 +262,18 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
                 else [],
             },
         )
+
+
+class ComfyUIRemoteConnector(ComfyUIWebSocketConnector):
+    """The same for a server elsewhere, whose variables have ``REMOTE_`` in their names."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        if not config.environ.get("COMFYUI_REMOTE_HOST", "").strip():
+            raise ConfigError(
+                "COMFYUI_REMOTE_HOST is not set, so there is no remote ComfyUI server",
+                hint="set COMFYUI_REMOTE_HOST and COMFYUI_REMOTE_PORT, or run the worker type comfyui",
+            )
+        super().__init__(evolve(config, environ=remote_as_local(config.environ)))
 
 
 def _raise_failure(entry: HistoryEntry, workflow: Workflow) -> None:

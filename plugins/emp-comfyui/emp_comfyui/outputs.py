@@ -5,7 +5,8 @@ Entries stand under any key (``images`` for videos, too), and are files only if 
 
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from attrs import frozen
 from emp_comfyui.frames import Picture
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.run import RUN_SHARE, Finished
+from emp_comfyui.shared_files import SharedFolders
 from emp_comfyui.workflow import Workflow
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.http import HTTPConnector
@@ -99,10 +101,14 @@ async def deliver(
     *,
     temp_outputs: bool,
     max_bytes: int,
+    folders: SharedFolders,
 ) -> JobResult:
     """Store a prompt's outputs, and say what they are.
 
     Temporary files count if they are asked for, or if the workflow gives nothing else.
+
+    Args:
+        folders: where files may be read without the network.
 
     Raises:
         JobFailed: there is nothing, or a file that the server names is gone.
@@ -119,7 +125,8 @@ async def deliver(
     total = len({file.identity for file in files}) + len(finished.pictures)
     for file in files:
         if file.identity not in stored:
-            stored[file.identity] = await _fetch(http, file, workflow, context, finished.entry.prompt_id, max_bytes)
+            content = _opened(http, folders, file, finished.entry.prompt_id, max_bytes)
+            stored[file.identity] = await _fetch(content, file, workflow, context)
             await context.progress(_share(len(stored), total), f"stored {file.filename}")
         _node(shown, file.node_id, workflow)["files"].append(_file_shown(file, stored[file.identity]))
     artifacts = list(stored.values())
@@ -153,19 +160,42 @@ def _check_name(file: OutputFile, prompt_id: str) -> None:
         ) from error
 
 
-async def _fetch(
-    http: HTTPConnector, file: OutputFile, workflow: Workflow, context: JobContext, prompt_id: str, max_bytes: int
-) -> Artifact:
+@frozen
+class _Content:
+    """An output's bytes on their way, and what the server says that they are."""
+
+    chunks: AsyncIterator[bytes]
+    content_type: str | None
+
+
+@asynccontextmanager
+async def _opened(
+    http: HTTPConnector, folders: SharedFolders, file: OutputFile, prompt_id: str, max_bytes: int
+) -> AsyncIterator[_Content]:
     params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+    local = await folders.open(http, params)
+    if local is not None:
+        with local:
+            if local.size_bytes > max_bytes:
+                raise _too_large(file, max_bytes, prompt_id)
+            yield _Content(local.chunks(), local.content_type)
+        return
     async with http.stream("GET", "/view", params=params, accept=(400, 403, 404)) as response:
         if response.status_code != 200:
             raise _gone(file, response.status_code, prompt_id)
-        media_type = media_type_of(file.filename, response.headers.get("content-type"))
-        metadata = {"node_id": file.node_id, "key": file.key, "subfolder": file.subfolder, "type": file.type}
-        class_type = workflow.class_of(file.node_id)
-        if class_type is not None:
-            metadata["class_type"] = class_type
-        return await context.save(http.chunks_capped(response, max_bytes), file.name, media_type, metadata=metadata)
+        yield _Content(http.chunks_capped(response, max_bytes), response.headers.get("content-type"))
+
+
+async def _fetch(
+    opened: AbstractAsyncContextManager[_Content], file: OutputFile, workflow: Workflow, context: JobContext
+) -> Artifact:
+    metadata = {"node_id": file.node_id, "key": file.key, "subfolder": file.subfolder, "type": file.type}
+    class_type = workflow.class_of(file.node_id)
+    if class_type is not None:
+        metadata["class_type"] = class_type
+    async with opened as content:
+        media_type = media_type_of(file.filename, content.content_type)
+        return await context.save(content.chunks, file.name, media_type, metadata=metadata)
 
 
 async def _store_picture(picture: Picture, number: int, workflow: Workflow, context: JobContext) -> Artifact:
@@ -180,6 +210,14 @@ def _gone(file: OutputFile, status: int, prompt_id: str) -> JobFailed:
         f"the ComfyUI server names {file.filename!r} as an output of node {file.node_id} and does not give it ({status})",
         hint="it answered from its cache after the file was deleted: change an input (a seed), or free its cache",
         details={"reason": "output_missing", "node_id": file.node_id, "status": status, "prompt_id": prompt_id},
+    )
+
+
+def _too_large(file: OutputFile, max_bytes: int, prompt_id: str) -> JobFailed:
+    return JobFailed(
+        f"the output {file.filename!r} of node {file.node_id} is larger than the {max_bytes:,} bytes that are taken",
+        hint="raise EMP_COMFYUI_MAX_OUTPUT_BYTES",
+        details={"reason": "answer_too_long", "limit_bytes": max_bytes, "prompt_id": prompt_id},
     )
 
 

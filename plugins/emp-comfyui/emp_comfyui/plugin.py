@@ -4,30 +4,42 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emp_comfyui.demo import demo
-from emp_comfyui.settings import ComfyUISettings
+from emp_comfyui.settings import ComfyUIRemoteSettings, ComfyUISettings
 from emp_core.plugins.hookspecs import Demo, Registration, hookimpl
 
 __all__ = ["emp_demo", "emp_register_connectors", "emp_service_mapping", "emp_settings"]
 
 CONNECTOR = "ComfyUIWebSocketConnector"
+REMOTE = "ComfyUIRemoteConnector"
 
 
 @hookimpl
 def emp_register_connectors() -> Sequence[Registration]:
-    """The connector to a ComfyUI server."""
-    return (Registration(CONNECTOR, f"emp_comfyui.connector:{CONNECTOR}", "ComfyUI over HTTP and its web socket"),)
+    """The connectors to a ComfyUI server."""
+    return (
+        Registration(CONNECTOR, f"emp_comfyui.connector:{CONNECTOR}", "ComfyUI over HTTP and its web socket"),
+        Registration(REMOTE, f"emp_comfyui.connector:{REMOTE}", "a ComfyUI server elsewhere"),
+    )
 
 
 @hookimpl
 def emp_service_mapping() -> Mapping[str, Any]:
-    """The worker type, the service and the connector, all by the name ``comfyui``."""
+    """The worker type and the service ``comfyui``, and ``comfyui-remote``, which takes the same jobs."""
     return {
         "workers": {
             "comfyui": {
                 "services": ["comfyui"],
                 "is_gpu_bound": True,
                 "job_service_required_map": [{"job_service_required": "comfyui", "worker_service": "comfyui"}],
-            }
+            },
+            "comfyui-remote": {
+                "services": ["comfyui-remote"],
+                "is_gpu_bound": False,
+                "job_service_required_map": [
+                    {"job_service_required": "comfyui", "worker_service": "comfyui-remote"},
+                    {"job_service_required": "comfyui-remote", "worker_service": "comfyui-remote"},
+                ],
+            },
         },
         "services": {
             "comfyui": {
@@ -44,10 +56,12 @@ def emp_service_mapping() -> Mapping[str, Any]:
                     "branch": "${COMFYUI_BRANCH:-main}",
                     "custom_nodes_enabled": "${COMFYUI_ENABLE_CUSTOM_NODES:-true}",
                 },
-            }
+            },
+            "comfyui-remote": {"connector": REMOTE, "type": "external_service", "is_gpu_bound": False},
         },
         "connectors": {
-            CONNECTOR: {"path": "./redis-direct-worker.js", "description": "Local ComfyUI WebSocket connector"}
+            CONNECTOR: {"path": "./redis-direct-worker.js", "description": "Local ComfyUI WebSocket connector"},
+            REMOTE: {"path": "./redis-direct-worker.js", "description": "Remote ComfyUI WebSocket connector"},
         },
     }
 
@@ -55,7 +69,7 @@ def emp_service_mapping() -> Mapping[str, Any]:
 @hookimpl
 def emp_settings() -> Sequence[type]:
     """The plugin's variables."""
-    return (ComfyUISettings,)
+    return (ComfyUISettings, ComfyUIRemoteSettings)
 
 
 @hookimpl

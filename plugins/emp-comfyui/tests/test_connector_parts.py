@@ -15,7 +15,7 @@ from emp_comfyui.frames import Message, Picture, ProgressText, decode
 from emp_comfyui.history import HistoryEntry, QueueView
 from emp_comfyui.outputs import media_type_of
 from emp_comfyui.progress import ProgressTracker
-from emp_comfyui.settings import ComfyUISettings
+from emp_comfyui.settings import ComfyUIRemoteSettings, ComfyUISettings
 from emp_comfyui.testing import FakeComfyUI, HttpFault
 from emp_comfyui.workflow import Workflow
 from hypothesis import given, settings
@@ -223,12 +223,12 @@ def test_the_port_falls_back_to_the_base_port():
 
 
 def test_the_plugin_is_cheap_to_import_and_names_a_class_that_is_there():
-    (registration,) = plugin.emp_register_connectors()
+    registration, _remote = plugin.emp_register_connectors()
     module, _, name = registration.target.partition(":")
     assert getattr(importlib.import_module(module), name) is ComfyUIWebSocketConnector
     mapping = plugin.emp_service_mapping()
     assert mapping["services"]["comfyui"]["connector"] == registration.name == "ComfyUIWebSocketConnector"
-    assert plugin.emp_settings() == (ComfyUISettings,)
+    assert plugin.emp_settings() == (ComfyUISettings, ComfyUIRemoteSettings)
     assert ComfyUIClient.__module__ in sys.modules
 
 

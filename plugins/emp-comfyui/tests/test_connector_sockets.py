@@ -167,6 +167,7 @@ async def test_a_later_attempt_takes_over_what_still_runs(tmp_path: Path):
         accepted = await rig.connector.comfyui.submit(
             _workflow(slow_image()), prompt_id="11111111-1111-4111-8111-111111111111", client_id="gone"
         )
+        assert accepted is not None
 
         async def go_on() -> None:
             await hold.reached()

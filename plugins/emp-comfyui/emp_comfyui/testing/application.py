@@ -28,7 +28,8 @@ _FRONT_PAGE = "<!doctype html><title>ComfyUI</title><p>A fake ComfyUI server for
 def build_application(server: FakeComfyUI) -> web.Application:
     """The application of one life of the server."""
     layers = _Layers(server)
-    passed = [_as_middleware(layer) for layer in (layers.record, layers.origin_only, layers.go_wrong)]
+    inside = (layers.record, layers.authorized, layers.origin_only, layers.go_wrong)
+    passed = [_as_middleware(layer) for layer in inside]
     app = web.Application(client_max_size=server.max_upload_size, middlewares=passed)
 
     async def websocket(request: web.Request) -> web.StreamResponse:
@@ -50,7 +51,11 @@ def build_application(server: FakeComfyUI) -> web.Application:
     app.add_routes(JobRoutes(server).routes())
     # The real server looks for a file of its front end under every other path.
     app.add_routes([web.get("/{path:.*}", nothing_here)])
-    return app
+    if not server.prefix:
+        return app
+    proxy = web.Application(client_max_size=server.max_upload_size)
+    proxy.add_subapp(server.prefix, app)
+    return proxy
 
 
 Layer = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
@@ -84,10 +89,16 @@ class _Layers:
             response = web.Response(status=500, text=_TROUBLE)
             response.force_close()
         finally:
-            path = _without_api(request.path)
+            path = _without_api(request.path.removeprefix(self._server.prefix))
             self._server.requests.append(RequestRecord(request.method, path, dict(request.query), status))
             self._server.note_change()
         return response
+
+    async def authorized(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        wanted = self._server.authorization
+        if wanted is not None and request.headers.get("Authorization") != wanted:
+            return web.Response(status=401, text="401 Authorization Required")
+        return await handler(request)
 
     async def origin_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if _is_foreign(request.headers.get("Host"), request.headers.get("Origin")):
@@ -97,7 +108,8 @@ class _Layers:
         return await handler(request)
 
     async def go_wrong(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        fault = self._server.faults.http_fault(request.method, _without_api(request.path))
+        path = _without_api(request.path.removeprefix(self._server.prefix))
+        fault = self._server.faults.http_fault(request.method, path)
         if fault is None:
             return await handler(request)
         self._server.note_change()

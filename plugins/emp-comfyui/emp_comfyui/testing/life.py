@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -30,7 +31,7 @@ class Life:
     _scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
     _listener: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> int:
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen, and return the port; 0 takes a free one. Does nothing if it listens already."""
         if self._listener is not None or self.runner.server is None:
             return port
@@ -42,7 +43,7 @@ class Life:
             listening.close()
             raise
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self.runner.server, sock=listening, backlog=128)
+        self._listener = await loop.create_server(self.runner.server, sock=listening, backlog=128, ssl=tls)
         return int(listening.getsockname()[1])
 
     def stop_listening(self) -> None:

@@ -88,9 +88,15 @@ class InfoRoutes:
             "python_version": "3.11.7 (main) [GCC 12.2.0]",
             "pytorch_version": "2.13.0+cpu",
             "embedded_python": False,
-            "argv": ["main.py", "--listen", self._server.host, "--port", str(self._server.port)],
+            "argv": ["main.py", "--listen", self._server.host, "--port", str(self._server.port), *self._folders()],
         }
         return web.json_response({"system": system, "devices": [dict(each) for each in self._server.devices]})
+
+    def _folders(self) -> list[str]:
+        if not self._server.tells_folders:
+            return []
+        output, temp = (str(self._server.folders.path(kind)) for kind in ("output", "temp"))
+        return ["--output-directory", output, "--temp-directory", temp.removesuffix("/temp")]
 
     async def features(self, request: web.Request) -> web.Response:
         """The server's feature flags."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,10 @@ class FakeComfyUI:
         dialect: ``fork``: it gives every socket an id of its own, tells it as ``client_id``, and takes prompts over it, too.
         output_dir: Where output files go; by default a folder that is deleted at the end.
         models: Names of model files by folder.
+        tells_folders: Whether ``/system_stats`` names its folders for files, as a server started with options for them does.
+        tls: Serve https and wss with these certificates.
+        authorization: The ``Authorization`` header that every request must have, as behind a proxy; 401 without it.
+        prefix: A path in front of all routes, as behind a proxy (``/comfy``).
         replaced_nodes: Node classes that it takes though it does not have them, and those that it runs in their place.
         devices: What ``/system_stats`` says of devices.
         nodes: The node classes; add your own.
@@ -83,6 +88,10 @@ class FakeComfyUI:
     dialect: Literal["stock", "fork"] = "stock"
     output_dir: Path | None = None
     models: Mapping[str, Sequence[str]] = attrs.field(factory=pretended_models)
+    tells_folders: bool = False
+    tls: ssl.SSLContext | None = attrs.field(default=None, repr=False)
+    authorization: str | None = attrs.field(default=None, repr=False)
+    prefix: str = ""
     replaced_nodes: Mapping[str, str] = attrs.field(factory=dict)
     devices: Sequence[Mapping[str, Any]] = attrs.field(factory=lambda: [cpu_device()], repr=False)
     nodes: NodeRegistry = attrs.field(factory=stock_nodes, repr=False)
@@ -181,7 +190,7 @@ class FakeComfyUI:
 
     async def resume_listening(self) -> None:
         """Take connections again, on the same port."""
-        await self._alive().listen(self.host, self.port)
+        await self._alive().listen(self.host, self.port, self.tls)
 
     def drop_sockets(self, client_id: str | None = None) -> int:
         """Cut web sockets (all, or one client's) without close frames; returns how many there were."""
@@ -205,7 +214,7 @@ class FakeComfyUI:
         )
         await life.runner.setup()
         self._life = life
-        self.port = await life.listen(self.host, self.port)
+        self.port = await life.listen(self.host, self.port, self.tls)
         self._tasks.start_soon(life.live, self._work)
 
     def _alive(self) -> Life:
@@ -219,7 +228,7 @@ class FakeComfyUI:
     def url(self) -> str:
         """Base address, without a slash at the end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://{host}:{self.port}{self.prefix}"
 
     @property
     def hub(self) -> SocketHub:
