@@ -266,6 +266,8 @@ class EndpointPool:
                         done = await work(place)
                     except Exception as error:
                         place.failed(error)
+                        if isinstance(error, EmpError):
+                            error.details.setdefault("server", place.name)
                         raise
                     place.succeeded()
                     return done

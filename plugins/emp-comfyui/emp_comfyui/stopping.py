@@ -15,8 +15,9 @@ _GONE_PAUSE_S = 0.25
 
 async def stop_prompt(
     client: ComfyUIClient, log: Logger, *, prompt_id: str, client_id: str | None, looks: int = 1
-) -> None:
-    """Stop a prompt, waiting or running, and nothing else. Returns once the queue does not have it any more.
+) -> bool:
+    """Stop a prompt, waiting or running, and nothing else. Returns once the queue does not have it any more, or false if the
+    server is not there to ask.
 
     Newer servers cancel by id. Elsewhere an interrupt is sent only right after the queue showed that ours runs: servers before
     0.3.57 stop whatever runs. It is sent again and again: one that comes as a prompt starts is forgotten, and a node notices
@@ -43,7 +44,8 @@ async def stop_prompt(
             log.debug("could not stop the prompt yet", error=error.message)
         except ConnectorError as error:
             log.warning("could not stop the prompt", error=error.message, prompt_id=prompt_id)
-            return
+            return False
         if looks:
             await anyio.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 1.5)
+    return True

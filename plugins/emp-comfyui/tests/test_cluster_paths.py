@@ -1,5 +1,7 @@
 """The same files, called one thing here and another on the server."""
 
+from typing import Any
+
 import pytest
 from emp_comfyui.cluster.paths import PathMap
 from hypothesis import given
@@ -75,7 +77,7 @@ def test_without_two_different_folders_nothing_is_translated(paths: PathMap) -> 
 
 
 def test_a_workflow_is_translated_in_its_inputs_alone_and_stays_as_it_was() -> None:
-    graph = {
+    graph: dict[str, dict[str, Any]] = {
         "U:/1": {
             "class_type": "U:/Load",
             "inputs": {"image": "U:/in/a.png", "list": ["U:/x", 1, {"deep": "U:\\y"}], "seed": 7, "model": ["4", 0]},
@@ -97,6 +99,12 @@ def test_a_workflow_is_translated_in_its_inputs_alone_and_stays_as_it_was() -> N
         }
     }
     assert graph["U:/1"]["inputs"]["image"] == "U:/in/a.png"
+
+
+def test_a_file_that_is_fetched_here_keeps_its_name_here() -> None:
+    reference = {"$input": {"path": "U:/input/a.png"}}
+    graph = {"1": {"class_type": "LoadImage", "inputs": {"image": reference}}}
+    assert SEED.graph_to_server(graph) == graph
 
 
 def test_paths_in_results_come_back() -> None:

@@ -15,6 +15,7 @@ __all__ = ["PathMap"]
 
 _DRIVE = re.compile(r"[A-Za-z]:($|[\\/])")
 _LONGEST = 4096
+_INPUT = "$input"
 
 
 @frozen
@@ -103,6 +104,8 @@ def _each_text(value: Any, change: Any) -> Any:
     match value:
         case str():
             return change(value)
+        case Mapping() if _INPUT in value:
+            return value  # a file that is fetched here and handed over
         case Mapping():
             return {key: _each_text(inner, change) for key, inner in value.items()}
         case list() | tuple():
