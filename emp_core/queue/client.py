@@ -36,20 +36,26 @@ class Client(Redis):
         self._links = links
         self._locator = locator
 
-    async def call(self, command: bytes) -> Any:
-        """Send one command that was packed (`packed`), and give its reply as it is."""
-        [reply] = await self._links.ask(command, 1)
-        if isinstance(reply, Exception):
-            if isinstance(reply, exceptions.ResponseError):
-                await self.judge(reply)
-            raise reply
-        return reply
+    async def calls(self, commands: Sequence[bytes], patience_s: float = 0.0) -> list[Any]:
+        """Send commands that were packed (`packed`) in one go, and give their replies as they are.
+
+        Args:
+            patience_s: how long they may take to come back after they were cancelled on their way.
+        """
+        replies = await self._links.ask(b"".join(commands), len(commands), patience_s)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                if isinstance(reply, exceptions.ResponseError):
+                    await self.judge(reply)
+                raise reply
+        return replies
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command."""
         if not _OF_REDIS_PY.isdisjoint(options):
             return await self._slowly(*args, **options)
-        return self._read(await self.call(packed(*args)), args[0], options)
+        [reply] = await self.calls((packed(*args),))
+        return self._read(reply, args[0], options)
 
     async def _slowly(self, *args: Any, **options: Any) -> Any:
         try:

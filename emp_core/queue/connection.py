@@ -1,10 +1,9 @@
 """Connections to Redis that never hang and never repeat a command by themselves, wherever Redis is."""
 
-import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -38,7 +37,6 @@ __all__ = [
     "opened",
     "shown_url",
     "unavailable",
-    "undisturbed",
     "wait_for_redis",
 ]
 
@@ -46,7 +44,6 @@ log = get_logger("emp.redis")
 
 _REPLY_S = 3.0
 _BLOCK_S = 4.0
-_UNDISTURBED_S = 1.0
 
 AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 """What is raised while Redis is away: the command may or may not have been carried out."""
@@ -76,18 +73,6 @@ class Limits:
     def copies_ms(self) -> int:
         """How long replicas get to say that they have what was written, in ms; a part of what a reply may take."""
         return round(self.reply_s * 1000 / 3)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let a call that is cancelled in flight come back, for up to a second: what it did would be lost with its reply."""
-    with anyio.CancelScope(shield=True) as scope:
-        # Dropping the shield lets a cancellation through that came meanwhile.
-        timer = asyncio.get_running_loop().call_later(_UNDISTURBED_S, setattr, scope, "shield", False)
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 def connect(url: str, settings: Settings | None = None, *, blocking: bool = False, max_connections: int = 64) -> Client:

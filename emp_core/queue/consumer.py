@@ -16,7 +16,7 @@ from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
-from emp_core.queue.connection import AWAY, Limits, undisturbed
+from emp_core.queue.connection import AWAY, Limits
 from emp_core.queue.explain import tell_unserved
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
@@ -24,6 +24,8 @@ from emp_core.queue.workers import WorkerView, read_workers
 
 __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Sweep"]
 
+_PATIENCE_S = 1.0
+"""How long a call that is cancelled on its way may take to come back: what it did would be lost with its reply."""
 _KEEPER_S = 6.0
 _SWEEP_BATCH = 100
 _LANE_IDLE_US = 3_600_000_000
@@ -147,7 +149,7 @@ class Consumer:
         self._settings = settings
         self._keeping = keeping(settings)
         self._me = {"worker": worker_id, "session": session}
-        self._copies_ms = Limits.of(settings.lease_s).copies_ms
+        self._limits = Limits.of(settings.lease_s)
         self.keeper_s = min(_KEEPER_S, settings.lease_s)
         self._lease_us = round(settings.lease_s * 1e6)
         self._customers = {
@@ -155,9 +157,10 @@ class Consumer:
             "deny": json.dumps(settings.customers_deny) if settings.customers_deny else "",
         }
 
-    async def _run(self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> Any:
-        with undisturbed():
-            return await load_script(script)(self.client, self.keys, arguments, rest)
+    async def _run(
+        self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any] = (), *, patience_s: float = _PATIENCE_S
+    ) -> Any:
+        return await load_script(script)(self.client, self.keys, arguments, rest, patience_s=patience_s)
 
     async def set_lanes(
         self, changed: Mapping[str, float | None], facts: Sequence[str], *, reset: bool
@@ -218,7 +221,8 @@ class Consumer:
         rest: list[Any] = []
         for free, services in groups:
             rest += (free, len(services), *services)
-        text = await self._run("claim", arguments, rest)
+        # As long as any reply may take: jobs that were claimed and that nobody knows of would wait for their leases to end.
+        text = await self._run("claim", arguments, rest, patience_s=self._limits.reply_s)
         code, version, come_back_us, left, given = json.loads(text)
         most = self._settings.max_attempts
         return Claim(
@@ -271,18 +275,14 @@ class Consumer:
             )
             rest += (dumps(told), one.result)
         arguments = {"events_max": self._settings.events_max, "count": len(outcomes)}
-        script, settings = load_script("finish"), self._settings
-        with undisturbed():
-            if settings.wait_replicas:
-                [text] = await script.together(
-                    self.client,
-                    self.keys,
-                    [(arguments, rest)],
-                    replicas=settings.wait_replicas,
-                    limit_ms=self._copies_ms,
-                )
-            else:
-                text = await script(self.client, self.keys, arguments, rest)
+        [text] = await load_script("finish").together(
+            self.client,
+            self.keys,
+            [(arguments, rest)],
+            replicas=self._settings.wait_replicas,
+            limit_ms=self._limits.copies_ms,
+            patience_s=_PATIENCE_S,
+        )
         reply = json.loads(text)
         return list(zip(reply[::2], reply[1::2], strict=True))
 

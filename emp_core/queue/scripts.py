@@ -13,11 +13,11 @@ from importlib import resources
 from typing import Any
 
 from attrs import field, frozen
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from emp_core.queue.connection import NotReady
+from emp_core.queue.client import Client, NotReady
 from emp_core.queue.keys import FIXED_KEYS, Keys
+from emp_core.queue.sending import packed
 
 __all__ = ["SCRIPT_NAMES", "Script", "load_script"]
 
@@ -71,27 +71,30 @@ class Script:
 
     async def __call__(
         self,
-        client: Redis,
+        client: Client,
         keys: Keys,
         arguments: Mapping[str, Any],
         rest: Sequence[Any] = (),
+        *,
+        patience_s: float = 0.0,
     ) -> Any:
-        """Run it. ``arguments`` are by name; ``prefix`` is filled in."""
-        call = self.call(keys, arguments, rest)
-        try:
-            return await client.evalsha(self.sha, *call)
-        except NoScriptError:
-            # Redis was restarted or flushed its scripts.
-            return await client.eval(self.source, *call)
+        """Run it. ``arguments`` are by name; ``prefix`` is filled in.
+
+        Args:
+            patience_s: how long it may take to come back after it was cancelled on its way.
+        """
+        [reply] = await self.together(client, keys, [(arguments, rest)], patience_s=patience_s)
+        return reply
 
     async def together(
         self,
-        client: Any,
+        client: Client,
         keys: Keys,
         calls: Sequence[tuple[Mapping[str, Any], Sequence[Any]]],
         *,
         replicas: int = 0,
         limit_ms: int = 1000,
+        patience_s: float = 0.0,
     ) -> list[Any]:
         """Run it several times in one round trip.
 
@@ -102,27 +105,16 @@ class Script:
         Raises:
             NotReady: they do not have it yet; what was written stays written here.
         """
+        commands = [packed("EVALSHA", self.sha, *self.call(keys, arguments, rest)) for arguments, rest in calls]
+        if replicas:
+            # On the same connection: it waits for what this connection has written.
+            commands.append(packed("WAIT", replicas, limit_ms))
         try:
-            return await self._together(client, keys, calls, replicas, limit_ms)
+            replies = await client.calls(commands, patience_s)
         except NoScriptError:
+            # Redis was restarted or flushed its scripts.
             await client.script_load(self.source)
-            return await self._together(client, keys, calls, replicas, limit_ms)
-
-    async def _together(
-        self,
-        client: Any,
-        keys: Keys,
-        calls: Sequence[tuple[Mapping[str, Any], Sequence[Any]]],
-        replicas: int,
-        limit_ms: int,
-    ) -> list[Any]:
-        async with client.pipeline(transaction=False) as pipe:
-            for arguments, rest in calls:
-                pipe.evalsha(self.sha, *self.call(keys, arguments, rest))
-            if replicas:
-                # On the same connection: it waits for what this connection has written.
-                pipe.execute_command("WAIT", replicas, limit_ms)
-            replies: list[Any] = await pipe.execute()
+            replies = await client.calls(commands, patience_s)
         if replicas and (copies := int(replies.pop())) < replicas:
             raise NotReady(f"{copies} of {replicas} replicas have what was written")
         return replies

@@ -108,11 +108,12 @@ class Submitter:
             )
             for batch in batches
         ]
-        replicas = self._settings.wait_replicas
-        if len(calls) == 1 and not replicas:
-            return [await script(self._calls.client, self._calls.keys, *calls[0])]
         return await script.together(
-            self._calls.client, self._calls.keys, calls, replicas=replicas, limit_ms=self._calls.copies_ms
+            self._calls.client,
+            self._calls.keys,
+            calls,
+            replicas=self._settings.wait_replicas,
+            limit_ms=self._calls.copies_ms,
         )
 
     def _submit_arguments(self) -> dict[str, str | int | float]:

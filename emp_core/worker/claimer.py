@@ -1,6 +1,7 @@
 """Claiming: as often as there is something to have, and seldom otherwise."""
 
-import uuid
+import asyncio
+import os
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -92,14 +93,12 @@ class Claimer:
                 return groups
 
     async def _claim(self, groups: Sequence[tuple[int, Sequence[str]]]) -> Claim | None:
-        token = uuid.uuid4().hex
+        token = os.urandom(16).hex()
         delay_s = 0.05
         while True:
             try:
-                # The same token again gives the same jobs, should the reply have been lost. Not cancelled on its way:
-                # jobs that were claimed and that nobody knows of would wait for their leases to end.
-                with anyio.CancelScope(shield=True):
-                    return await self._consumer.claim(token, groups, self._machine_id)
+                # The same token again gives the same jobs, should the reply have been lost.
+                return await self._consumer.claim(token, groups, self._machine_id)
             except AWAY as error:
                 log.warning("no claims: redis is away", error=str(error))
             await anyio.sleep(delay_s)
@@ -112,5 +111,9 @@ class Claimer:
             pause_s = _SHARE_S
         elif claim.come_back_s is not None:
             pause_s = min(pause_s, claim.come_back_s)
-        with anyio.move_on_after(pause_s):
+        # Not a scope with a deadline: leaving it would take longer than all else between a wake-up and its claim.
+        timer = asyncio.get_running_loop().call_later(pause_s, self._woken.set)
+        try:
             await self._woken.wait()
+        finally:
+            timer.cancel()

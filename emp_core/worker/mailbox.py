@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from emp_core.config import Settings
 from emp_core.log.logger import get_logger
@@ -53,6 +54,7 @@ class Mailbox:
                     for message in messages:
                         word, _, rest = message.partition(" ")
                         self._on_message(word, rest)
+                    await checkpoint()  # what was woken goes first: a claim is waited for, the next read is not
             except AWAY as error:
                 away = True
                 log.debug("the inbox is not read: redis is away", error=str(error))

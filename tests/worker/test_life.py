@@ -10,10 +10,10 @@ from emp_core.connectors.base import Health
 from emp_core.errors import ConfigError, ServiceUnavailable
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.links import _Link
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
-from emp_core.worker.worker import Worker
 
 from .waiting import names_of_events, until, until_event
 
@@ -260,35 +260,27 @@ async def test_a_service_that_takes_its_time_to_stop_does_not_keep_its_job(
 
 
 async def test_a_claim_that_is_under_way_when_the_worker_drains_loses_nothing(
-    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, monkeypatch: pytest.MonkeyPatch
 ):
-    claimed, answered = anyio.Event(), anyio.Event()
+    running = await start_worker(steered_binding(steering))
+    claimed = anyio.Event()
+    on_its_way: list[tuple[_Link, bytes]] = []
+    read = _Link.data_received
 
-    def wire(worker: Worker) -> None:
-        make = worker._wire
+    def late(link: _Link, data: bytes) -> None:
+        if b"service_required" in data and not claimed.is_set():
+            on_its_way.append((link, data))
+            claimed.set()
+        else:
+            read(link, data)
 
-        def wired(*arguments) -> None:
-            make(*arguments)
-            claim = worker._consumer.claim
-
-            async def slow(*call):
-                given = await claim(*call)
-                if given.jobs:
-                    claimed.set()
-                    await answered.wait()
-                return given
-
-            worker._consumer.claim = slow  # type: ignore[method-assign]
-
-        worker._wire = wired  # type: ignore[method-assign, assignment]
-
-    running = await start_worker(steered_binding(steering), wire=wire)
+    monkeypatch.setattr(_Link, "data_received", late)
     job = await queue.submit(JobSpec("steered"))
     with anyio.fail_after(10):
         await claimed.wait()
     running.worker.stop()
     await anyio.wait_all_tasks_blocked()
-    answered.set()
+    read(*on_its_way[0])
     await running.until_ended()
     assert (await queue.get(job.id)).status is JobState.PENDING
     assert (await names_of_events(queue, job.id))[-1] == "released"
