@@ -25,6 +25,8 @@
     │   └── InputUnavailable       it could not be fetched now; retry while attempts last
     └── ConnectorError             a service failed; the type decides what the worker does
         ├── InvalidJob             fail at once
+        │   └── ContentRefused     fail at once: the service will not have, or not give, such content
+        ├── NotRepeated            fail at once: it may have been done, or paid for, already
         ├── MissingModel           release to another worker
         ├── MissingNode            release to another worker
         ├── NotHere                release to another worker
@@ -57,6 +59,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLost",
     "ConnectorError",
+    "ContentRefused",
     "DeadlineExceeded",
     "DuplicateJob",
     "EmpError",
@@ -72,6 +75,7 @@ __all__ = [
     "MissingNode",
     "NobodyServes",
     "NotHere",
+    "NotRepeated",
     "OutOfMemory",
     "PayloadTooLarge",
     "PluginError",
@@ -293,6 +297,18 @@ class InvalidJob(ConnectorError):
 
     code = "invalid_job"
     exit_code = 2
+
+
+class ContentRefused(InvalidJob):
+    """The service refuses the content that it was given or asked for, by its own rules. Fails at once."""
+
+    code = "content_refused"
+
+
+class NotRepeated(ConnectorError):
+    """What became of a run is not known, and it may have been done or paid for: it is not begun again. Fails at once."""
+
+    code = "not_repeated"
 
 
 class MissingModel(ConnectorError):

@@ -1,7 +1,7 @@
 """What a connector is: the code that speaks to one service."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from attrs import field, frozen
@@ -93,6 +93,8 @@ class Connector(ABC):
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
+        self.on_rest: Callable[[float, str], None] | None = None
+        """The worker's ear for `rest`."""
         self.log: Logger = get_logger("emp.connector").bind(service=config.name)
 
     @classmethod
@@ -132,6 +134,11 @@ class Connector(ABC):
         Override to choose another class: one that speaks to several servers, where the configuration names several.
         """
         return cls(config)
+
+    def rest(self, seconds: float, reason: str) -> None:
+        """Take no more jobs for a while: a rate limit is about to be met. Those that run go on; others go elsewhere or wait."""
+        if self.on_rest is not None:
+            self.on_rest(seconds, reason)
 
     async def connect(self) -> None:
         """Get ready. Raises ServiceUnavailable when the service is not there; the worker tries again later."""

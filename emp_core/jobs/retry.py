@@ -14,6 +14,7 @@ from emp_core.errors import (
     MissingModel,
     MissingNode,
     NotHere,
+    NotRepeated,
     OutOfMemory,
     QuotaExhausted,
     ServiceBusy,
@@ -25,7 +26,7 @@ from emp_core.jobs.outcomes import Failed, Release, Retry
 
 __all__ = ["Backoff", "job_error", "outcome_of"]
 
-_PERMANENT = (InvalidJob, InputError, AddressRefused, UnsafeName, DeadlineExceeded)
+_PERMANENT = (InvalidJob, NotRepeated, InputError, AddressRefused, UnsafeName, DeadlineExceeded)
 _ELSEWHERE = (MissingModel, MissingNode, NotHere)
 _PAUSES_SERVICE = (AuthenticationFailed, QuotaExhausted, StorageUnavailable)
 

@@ -13,6 +13,7 @@ from emp_core.errors import (
     EmpError,
     QuotaExhausted,
     ServiceBroken,
+    ServiceBusy,
     ServiceUnavailable,
     StorageError,
     StorageUnavailable,
@@ -33,6 +34,9 @@ _HEALTH_LIMIT_S = 10.0
 _CONNECT_FIRST_S = 0.5
 _CONNECT_MOST_S = 5.0
 _PAUSE_S = 60.0
+_BUSY_REST_S = 1.0
+_REST_LEAST_S = 0.25
+"""Taking a service's lanes away and giving them back costs more than a shorter rest."""
 _BREAKER = BreakerPolicy(failures=3, open_s=5.0, open_max_s=120.0)
 
 
@@ -83,6 +87,7 @@ class ServiceRunner:
         self._look = anyio.Event()
         self.looked = anyio.Event()
         """Set once it is known whether the service takes jobs."""
+        connector.on_rest = self._rest
 
     @property
     def offer(self) -> ServiceOffer:
@@ -134,6 +139,9 @@ class ServiceRunner:
             case ServiceUnavailable():
                 permit.failed(failure.message)
                 self._look.set()
+            case ServiceBusy(retry_after_s=told_s):
+                permit.succeeded()
+                self._rest(_BUSY_REST_S if told_s is None else told_s, failure.message)
             case _:
                 permit.succeeded()
         if self._breaker.state is BreakerState.OPEN and not self._breaker.admits:
@@ -150,6 +158,20 @@ class ServiceRunner:
         )
         self._withdraw(failure.message)
 
+    def _rest(self, seconds: float, reason: str) -> None:
+        if seconds < _REST_LEAST_S:
+            return
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+        self._withdraw(reason)
+        self._look.set()
+
+    @property
+    def _look_again_s(self) -> float:
+        if not self._withdrawn:
+            return _HEALTH_EVERY_S
+        left_s = self._paused_until - self._clock()
+        return min(_HEALTH_WHEN_DOWN_S, left_s) if left_s > 0 else _HEALTH_WHEN_DOWN_S
+
     async def run(self) -> None:
         """Connect, and watch the service until cancelled."""
         try:
@@ -160,7 +182,7 @@ class ServiceRunner:
                     await self._check()
                     self.looked.set()
                     self._look = anyio.Event()
-                    with anyio.move_on_after(_HEALTH_WHEN_DOWN_S if self._withdrawn else _HEALTH_EVERY_S):
+                    with anyio.move_on_after(self._look_again_s):
                         await self._look.wait()
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):

@@ -2,7 +2,7 @@
 
 import anyio
 
-from emp_core.errors import AuthenticationFailed
+from emp_core.errors import AuthenticationFailed, RateLimited
 from emp_core.jobs.model import JobSpec
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.steered import Steering, steered_binding
@@ -90,3 +90,28 @@ async def test_trouble_that_a_job_survives_stands_in_its_events(
     assert warned.data == {"message": "gpu1 went away; begun again at gpu2"}
     attempt.complete()
     assert (await queue.wait(job.id, timeout=10)).status == "completed"
+
+
+async def test_a_connector_that_rests_gets_no_jobs_until_it_has_rested(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+) -> None:
+    running = await start_worker(steered_binding(steering))
+    service = running.worker._services["steered"]
+    service.connector.rest(0.5, "the rate limit is met")
+    assert service.offer.withdrawn == "the rate limit is met"
+    began = anyio.current_time()
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    assert anyio.current_time() - began >= 0.4
+    assert (await queue.wait(job.id, timeout=10)).status == "completed"
+
+
+async def test_a_service_that_is_busy_rests_for_as_long_as_it_said(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+) -> None:
+    running = await start_worker(steered_binding(steering))
+    service = running.worker._services["steered"]
+    job = await queue.submit(JobSpec("steered", max_attempts=1))
+    (await steering.next()).fail(RateLimited("slow down", retry_after_s=60.0))
+    assert (await queue.wait(job.id, timeout=10)).status == "failed"
+    assert (service.offer.withdrawn, service.free) == ("slow down", 0)
