@@ -47,6 +47,7 @@ check: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 	@for suite in $(SUITES); do echo "$(BIN)/mypy $$suite"; $(BIN)/mypy "$$suite" || exit 1; done
+	cd templates/plugin && $(CURDIR)/$(BIN)/mypy
 	$(BIN)/pyright
 
 bench: $(READY)

@@ -5,6 +5,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from emp_core.plugins.template import template_files
+
 SHIPPED = {".py", ".lua", ".typed", ".json", ".png"}
 BESIDE = {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
 
@@ -23,8 +25,12 @@ def problems(built: Path) -> list[str]:
     roots = [Path(), *Path("plugins").glob("*")]
     root = next(root for root in roots if (root / package).is_dir())
     expected = {str(path.relative_to(root)) for path in (root / package).rglob("*") if path.suffix in SHIPPED}
+    if package == "emp_core":
+        within = "emp_core/" if built.suffix == ".whl" else ""
+        expected |= {f"{within}templates/plugin/{path}" for path, _ in template_files()}
     found = names_in(built)
-    beside = {name for name in found if not name.startswith((f"{package}/", f"{package}-")) and name not in BESIDE}
+    own = (f"{package}/", f"{package}-", "templates/")
+    beside = {name for name in found if not name.startswith(own) and name not in BESIDE}
     return [
         *(f"{built.name}: {name} is missing" for name in sorted(expected - found)),
         *(f"{built.name}: {name} does not belong there" for name in sorted(beside)),

@@ -1,5 +1,7 @@
-"""`emp plugins`: what is installed."""
+"""`emp plugins`: what is installed, and a package to start a plugin from."""
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,13 +11,15 @@ from emp_core.cli.hub import prepared
 from emp_core.cli.output import clean, emit, json_option, note, table
 from emp_core.plugins.loaded import PluginListing
 from emp_core.plugins.manager import load_plugins
+from emp_core.plugins.template import NewPlugin, make_plugin
 
 __all__ = ["plugins"]
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @json_option
-def plugins(as_json: bool) -> int:
+@click.pass_context
+def plugins(context: click.Context, as_json: bool) -> int:
     """List the installed plugins and what they bring; those that cannot be used, with the reason.
 
     A plugin that does not load is left out, and everything else runs. EMP_LOG_LEVEL=debug shows where it failed.
@@ -24,7 +28,10 @@ def plugins(as_json: bool) -> int:
     Examples:
       emp plugins
       emp plugins --json | jq '.data[] | select(.ok | not)'
+      emp plugins new whisper
     """
+    if context.invoked_subcommand is not None:
+        return DONE
     debug = prepared().log_level == "debug"
     found = load_plugins()
     listing = found.listing()
@@ -32,6 +39,48 @@ def plugins(as_json: bool) -> int:
     for plugin in found.offline if debug else ():
         note(plugin.traceback.rstrip())
     return DONE
+
+
+@plugins.command("new")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The folder to make; emp-NAME when not given.",
+)
+@json_option
+def new(name: str, folder: Path | None, as_json: bool) -> int:
+    """Make a package to start a plugin from: a connector to an HTTP service, with tests that pass.
+
+    NAME is what jobs will ask for. Nothing is installed, and no folder that holds anything is touched.
+
+    \b
+    Examples:
+      emp plugins new whisper
+      emp plugins new sound-effects --dir ~/src/sound-effects
+    """
+    prepared()
+    made = make_plugin(name, folder, load_plugins())
+    shown = {
+        "name": made.name,
+        "distribution": made.distribution,
+        "folder": str(made.folder),
+        "files": list(made.files),
+    }
+    emit(shown, lambda: _next_steps(made), as_json=as_json)
+    return DONE
+
+
+def _next_steps(made: NewPlugin) -> str:
+    steps = [
+        f"cd {shlex.quote(str(made.folder))}",
+        'pip install -e ".[dev]"      # into a virtual environment',
+        "python -m pytest",
+        f"WORKERS={made.name} emp up",
+    ]
+    return "\n".join([f"Made {made.distribution} in {made.folder}. Go on with:", *(f"  {step}" for step in steps)])
 
 
 def _shown(one: PluginListing) -> dict[str, Any]:

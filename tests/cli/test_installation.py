@@ -96,6 +96,20 @@ def test_services_tell_the_mapping_and_where_it_came_from(emp: Emp, tmp_path: Pa
     assert "geheim" not in ended.out
 
 
+def test_a_new_plugin_is_made_with_what_to_do_next(emp: Emp, tmp_path: Path):
+    ended = emp("plugins", "new", "whisper", "--dir", str(tmp_path / "my plugin"))
+    assert ended.code == 0
+    assert f"cd '{tmp_path}/my plugin'" in ended.out
+    assert "WORKERS=whisper emp up" in ended.out
+    assert (tmp_path / "my plugin" / "emp_whisper" / "connector.py").is_file()
+    data = emp("plugins", "new", "whisper", "--dir", str(tmp_path / "other"), "--json").data
+    assert data["distribution"] == "emp-whisper"
+    assert "emp_whisper/connector.py" in data["files"]
+    again = emp("plugins", "new", "whisper", "--dir", str(tmp_path / "other"), "--json")
+    assert again.code == 2
+    assert "--dir" in again.error["hint"]
+
+
 def test_the_schema_of_a_services_payloads_can_be_put_into_a_file(emp: Emp):
     ended = emp("services", "schema", "echo")
     assert ended.code == 0

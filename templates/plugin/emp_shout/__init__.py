@@ -1,0 +1,1 @@
+"""The shout service for emp-core."""
