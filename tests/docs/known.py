@@ -67,7 +67,8 @@ def _shown(default: Any) -> str:
 
 
 @cache
-def in_mappings() -> dict[str, str]:
-    """The variables that the plugins' mappings refer to, with their defaults."""
-    text = json.dumps(list(load_plugins().mapping_parts().values()))
+def in_mappings(plugin: str | None = None) -> dict[str, str]:
+    """The variables that the plugins' mappings refer to, or one plugin's, with their defaults."""
+    parts = load_plugins().mapping_parts()
+    text = json.dumps([part for name, part in parts.items() if plugin in (None, name)])
     return dict(_REFERENCE.findall(text))
