@@ -83,6 +83,7 @@ class JobContext:
         self._put_out = put_out
         self._percent = 0.0
         self._saved: list[Artifact] = []
+        self._has_text = False
 
     @cached_property
     def log(self) -> Logger:
@@ -100,6 +101,7 @@ class JobContext:
 
         It is not kept beyond the run: what is to stay belongs into the result. A new attempt begins with no text.
         """
+        self._has_text = True
         if self._put_out is not None:
             self._put_out(piece)
 
@@ -115,9 +117,9 @@ class JobContext:
             self.endpoint, self.service_job_id = endpoint, None
 
     @property
-    def has_saved(self) -> bool:
-        """Whether an output was stored, or began to be."""
-        return bool(self._saved)
+    def has_put_out(self) -> bool:
+        """Whether an output was stored, or began to be, or text was put out: what cannot be taken back."""
+        return bool(self._saved) or self._has_text
 
     async def save(
         self, data: bytes | AsyncIterable[bytes], name: str, media_type: str, *, metadata: dict[str, Any] | None = None

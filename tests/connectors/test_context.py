@@ -71,11 +71,13 @@ async def test_progress_that_begins_again_elsewhere_does_not_fall(tmp_path: Path
     assert sink.percents == [60.0, 60.0, 70.0]
 
 
-async def test_it_is_known_whether_anything_was_stored(tmp_path: Path, sink: Sink) -> None:
-    job = context(tmp_path, sink)
-    before = job.has_saved
-    await job.save(b"x", "x.bin", "application/octet-stream")
-    assert (before, job.has_saved) == (False, True)
+async def test_it_is_known_whether_anything_was_put_out_that_cannot_be_taken_back(tmp_path: Path, sink: Sink) -> None:
+    file, text = context(tmp_path, sink), context(tmp_path, sink)
+    before = (file.has_put_out, text.has_put_out)
+    await file.progress(0.5)
+    await file.save(b"x", "x.bin", "application/octet-stream")
+    await text.text("Once upon")
+    assert (before, file.has_put_out, text.has_put_out) == ((False, False), True, True)
 
 
 async def test_trouble_is_told(tmp_path: Path, sink: Sink, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,7 +51,7 @@ class ClusterRun:
             at=self.at,
             prefer=self.context.endpoint,
             # Outputs that were stored are known outside: they would be there twice.
-            may_move=lambda: not self.context.has_saved,
+            may_move=lambda: not self.context.has_put_out,
         )
 
     async def _run_at(self, place: Place) -> tuple[JobResult, PathMap]:
