@@ -24,7 +24,7 @@ import contextlib
 import json as jsonlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
 import anyio
@@ -51,7 +51,8 @@ class RequestOptions(TypedDict, total=False):
 
     Attributes:
         params: of the query.
-        json, content: the body, as JSON or as bytes.
+        json, content: the body, as JSON, as bytes, or piece by piece; for pieces the headers say a ``content-length``, or the
+            service has to take a body that does not tell how long it is.
         headers: besides those of every request.
         silence_s: how long the answer may be silent; None: for ever; left out: the connector's ``silence_s``.
         accept: statuses besides 2xx that are answers, not errors.
@@ -59,7 +60,7 @@ class RequestOptions(TypedDict, total=False):
 
     params: Mapping[str, str] | None
     json: Any
-    content: bytes | None
+    content: bytes | AsyncIterable[bytes] | None
     headers: Mapping[str, str] | None
     silence_s: float | None
     accept: Iterable[int]

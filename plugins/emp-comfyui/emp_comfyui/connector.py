@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from emp_comfyui.outputs import deliver
 from emp_comfyui.run import Finished, PromptRun
 from emp_comfyui.settings import ComfyUISettings, remote_as_local
 from emp_comfyui.shared_files import SharedFolders, folders_told, is_this_machine
+from emp_comfyui.uploads import Uploads, has_files, remove_left
 from emp_comfyui.workflow import Workflow
 from emp_core.config import load_settings
 from emp_core.connectors.base import Health, ServiceConfig, ServiceInfo
@@ -113,6 +115,8 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         self._server_was_away()
         self._folders = self._folders_of(await self.comfyui.system_stats())
         await self.inventory.refresh()
+        if (folder := await self._input_folder()) is not None:
+            await remove_left(folder, self.log)
 
     def _server_was_away(self) -> None:
         self.comfyui.forget()
@@ -124,11 +128,21 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
 
         Raises:
             InvalidJob, MissingNode, MissingModel: the server cannot run this workflow.
+            InputError, InputUnavailable: a file that the workflow refers to cannot be had.
             JobFailed, OutOfMemory, ServiceBroken: a node failed, somebody interrupted it, or it put out nothing.
             ConnectionLost, ServiceUnavailable: the server went away, or lost the prompt.
             UnsafeName: the server names an output outside its folder.
         """
         workflow = self.payload_of(job)
+        if not has_files(workflow):
+            return await self._process(workflow, context, None)
+        uploads = Uploads(self.comfyui, context, await self._input_folder())
+        try:
+            return await self._process(workflow, context, uploads)
+        finally:
+            await uploads.tidy()
+
+    async def _process(self, workflow: Workflow, context: JobContext, uploads: Uploads | None) -> JobResult:
         adopted = await self._adopt(workflow, context)
         if adopted is not None:
             try:
@@ -139,12 +153,13 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
                     raise
         checked = await check(workflow, self.inventory, self.comfyui)
         try:
-            finished = await self._run(checked.workflow, context)
+            workflow = checked.workflow if uploads is None else await uploads.upload(checked.workflow)
+            finished = await self._run(workflow, context)
         except ConnectionLost:
             self._server_was_away()
             raise
         self.inventory.note_use(checked.models)
-        return await self._deliver(finished, checked.workflow, context)
+        return await self._deliver(finished, workflow, context)
 
     async def _run(self, workflow: Workflow, context: JobContext) -> Finished:
         client_id = uuid.uuid4().hex
@@ -209,11 +224,16 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
                 return SharedFolders()
         return self._folders
 
+    async def _input_folder(self) -> Path | None:
+        """Where uploaded files can be removed; None: nowhere, or they are to stay."""
+        return None if self.settings.keep_uploads else (await self._shared_folders()).folders.get("input")
+
     def _folders_of(self, stats: Mapping[str, Any]) -> SharedFolders:
-        if not self.settings.read_files:
-            return SharedFolders()
         told = folders_told(stats["system"].get("argv")) if is_this_machine(self.access.host) else {}
-        return SharedFolders({**told, **self.settings.folders})
+        found = {**told, **self.settings.folders}
+        return SharedFolders(
+            {kind: path for kind, path in found.items() if kind == "input" or self.settings.read_files}
+        )
 
     async def check_health(self) -> Health:
         """Whether the server answers, and runs the prompts that it takes.

@@ -7,7 +7,7 @@ from attrs import field, frozen
 
 from emp_comfyui.needs import is_model_file, model_name
 
-__all__ = ["Catalogue", "choices_of", "read_catalogue"]
+__all__ = ["Catalogue", "choices_of", "options_of", "read_catalogue"]
 
 
 @frozen
@@ -53,14 +53,23 @@ def choices_of(told: Any, name: str) -> list[str] | None:
     return next((choices for key, choices in _all_choices(told) if key == name), None)
 
 
+def options_of(told: Any, name: str) -> Mapping[str, Any] | None:
+    """What is said of an input beside its type; None: it has none of that name."""
+    return next((options for key, _, options in _all_inputs(told) if key == name), None)
+
+
 def _all_choices(told: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, kind, options in _all_inputs(told):
+        choices = options.get("options") if kind == "COMBO" else kind
+        if isinstance(choices, list):
+            yield name, [choice for choice in choices if isinstance(choice, str)]
+
+
+def _all_inputs(told: Any) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Every input's name, type and options."""
     sections = told.get("input") if isinstance(told, Mapping) else None
     for section in ("required", "optional"):
         inputs = sections.get(section) if isinstance(sections, Mapping) else None
         for name, kind in inputs.items() if isinstance(inputs, Mapping) else ():
-            if not isinstance(kind, list) or not kind:
-                continue
-            options = kind[1] if len(kind) > 1 and isinstance(kind[1], Mapping) else {}
-            choices = options.get("options") if kind[0] == "COMBO" else kind[0]
-            if isinstance(choices, list):
-                yield name, [choice for choice in choices if isinstance(choice, str)]
+            if isinstance(kind, list) and kind:
+                yield name, kind[0], kind[1] if len(kind) > 1 and isinstance(kind[1], Mapping) else {}

@@ -80,6 +80,18 @@ class ComfyUISettings:
         parse=text,
         help="The server's folder for temporary files as this machine sees it; where not set, as above.",
     )
+    input_dir: str | None = setting(
+        "EMP_COMFYUI_INPUT_DIR",
+        default=None,
+        parse=text,
+        help="The server's input folder as this machine sees it; where not set, as above.",
+    )
+    keep_uploads: bool = setting(
+        "EMP_COMFYUI_KEEP_UPLOADS",
+        default=False,
+        parse=flag,
+        help="Whether uploaded files stay on the server even where its input folder is at hand.",
+    )
     read_files: bool = setting(
         "EMP_COMFYUI_READ_FILES",
         default=True,
@@ -128,7 +140,7 @@ class ComfyUISettings:
     @property
     def folders(self) -> Mapping[str, Path]:
         """The server's folders as the operator names them, by kind."""
-        named = {"output": self.output_dir, "temp": self.temp_dir}
+        named = {"output": self.output_dir, "temp": self.temp_dir, "input": self.input_dir}
         return {kind: Path(path).expanduser() for kind, path in named.items() if path is not None}
 
     @property
@@ -140,7 +152,7 @@ class ComfyUISettings:
 def _variables() -> Mapping[str, Variable]:
     """The variables that say where a server is and how it is reached, by field."""
     named = [field.name for field in attrs.fields(ComfyUISettings)]
-    fields = {field.name for field in attrs.fields(Access)} | {"output_dir", "temp_dir"}
+    fields = {field.name for field in attrs.fields(Access)} | {"output_dir", "temp_dir", "input_dir"}
     return {name: one for name, one in zip(named, variables_of(ComfyUISettings), strict=True) if name in fields}
 
 

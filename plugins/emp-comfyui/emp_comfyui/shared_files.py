@@ -50,14 +50,15 @@ def is_this_machine(host: str) -> bool:
 def folders_told(argv: Any) -> dict[str, Path]:
     """Where a server keeps its files, by kind, as far as the command line in ``/system_stats`` tells it.
 
-    Source: ComfyUI's ``--base-directory``, ``--output-directory`` and ``--temp-directory`` (below which it makes ``temp``);
-    without them they are beside its ``main.py``. Relative paths say nothing here.
+    Source: ComfyUI's ``--base-directory``, ``--input-directory``, ``--output-directory`` and ``--temp-directory`` (below which
+    it makes ``temp``); without them they are beside its ``main.py``. Relative paths say nothing here.
     """
     words = [word for word in argv if isinstance(word, str)] if isinstance(argv, list) else []
     base = _option(words, "--base-directory") or (Path(words[0]).parent if words else None)
     output = _option(words, "--output-directory") or (base and base / "output")
     temp = _option(words, "--temp-directory") or base
-    found = {"output": output, "temp": temp and temp / "temp"}
+    uploads = _option(words, "--input-directory") or (base and base / "input")
+    found = {"output": output, "temp": temp and temp / "temp", "input": uploads}
     return {kind: path for kind, path in found.items() if path is not None and path.is_absolute()}
 
 
@@ -108,7 +109,7 @@ class SharedFolders:
     """A server's folders as this machine sees them.
 
     Attributes:
-        folders: by kind: ``output``, ``temp``.
+        folders: by kind: ``output``, ``temp``, ``input``.
     """
 
     folders: Mapping[str, Path] = field(factory=dict)

@@ -10,8 +10,10 @@ import anyio
 from attrs import field, frozen
 from emp_comfyui.connector import ComfyUIWebSocketConnector
 
+from emp_core.config import Settings
 from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.context import JobContext, Preview
+from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
@@ -73,8 +75,17 @@ class Rig:
     async def run(self, payload: Any, told: Told | None = None, **about: Any) -> JobResult:
         job = self.job(payload, **about)
         told = told or Told()
-        context = JobContext(job, store=LocalStore(self.folder), report=told.report, save_checkpoint=told.checkpoint)
-        return await self.connector.process_job(job, context)
+        store = LocalStore(self.folder)
+        taking = InputTaking.from_settings(
+            Settings(data_dir=self.folder / ".data", input_folders=(str(self.folder.parent),)), store=store
+        )
+        inputs = taking.of(job)
+        context = JobContext(job, store=store, inputs=inputs, report=told.report, save_checkpoint=told.checkpoint)
+        try:
+            return await self.connector.process_job(job, context)
+        finally:
+            await inputs.aclose()
+            await taking.aclose()
 
     @property
     def pictures(self) -> list[str]:

@@ -1,8 +1,9 @@
 """Stock nodes whose results are no plain pictures: text, audio, video, animations, latents, 3D."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -125,6 +126,12 @@ def _audio_files(site: Site) -> list[str]:
     return sorted(path.name for path in Path(site.folders.path("input")).iterdir() if path.suffix in kinds)
 
 
+def _is_there(inputs: Mapping[str, Any], site: Site) -> Mapping[str, str]:
+    """LoadAudio takes what is there, listed or not, as LoadImage does."""
+    name = inputs.get("audio")
+    return {"audio": f"Invalid audio file: {name}"} if site.folders.annotated(name) is None else {}
+
+
 _AUDIO = {"category": "audio", "python_module": "comfy_extras.nodes_audio"}
 _VIDEO = {"category": "image/video", "python_module": "comfy_extras.nodes_video"}
 _SAVED = {"hidden": SAVED_WITH}
@@ -217,6 +224,8 @@ CLASSES = (
         _load_audio,
         inputs={"audio": Input((), {"audio_upload": True}, _audio_files)},
         outputs=("AUDIO",),
+        validate=_is_there,
+        validates=frozenset({"audio"}),
         fingerprint=file_fingerprint,
         more={"display_name": "Load Audio", **_AUDIO},
     ),

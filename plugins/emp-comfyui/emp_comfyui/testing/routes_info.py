@@ -95,8 +95,12 @@ class InfoRoutes:
     def _folders(self) -> list[str]:
         if not self._server.tells_folders:
             return []
-        output, temp = (str(self._server.folders.path(kind)) for kind in ("output", "temp"))
-        return ["--output-directory", output, "--temp-directory", temp.removesuffix("/temp")]
+        output, temp, inputs = (str(self._server.folders.path(kind)) for kind in ("output", "temp", "input"))
+        return [
+            *("--output-directory", output),
+            *("--temp-directory", temp.removesuffix("/temp")),
+            *("--input-directory", inputs),
+        ]
 
     async def features(self, request: web.Request) -> web.Response:
         """The server's feature flags."""
