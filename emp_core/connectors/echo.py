@@ -1,7 +1,7 @@
 """The echo connector: gives the payload back. For first steps, demonstrations and tests; it needs no service."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from attrs import field, frozen, validators
@@ -10,9 +10,13 @@ from emp_core import errors
 from emp_core.connectors.base import Connector, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.errors import ConnectorError, ServiceBusy, UnsafeName
+from emp_core.jobs.inputs import InputPlace, inputs_of
 from emp_core.jobs.model import Artifact, Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.storage.names import safe_key
+
+if TYPE_CHECKING:
+    from emp_core.inputs.files import Input
 
 __all__ = ["EchoArtifact", "EchoConnector", "EchoOptions", "EchoPayload"]
 
@@ -88,7 +92,10 @@ _AT_ONCE = EchoOptions()
 
 
 class EchoConnector(Connector):
-    """Gives a job's payload back as its result, at once or as ``$echo`` in the payload says (`EchoOptions`)."""
+    """Gives a job's payload back as its result, at once or as ``$echo`` in the payload says (`EchoOptions`).
+
+    Files that the payload refers to are fetched, and told by their name, type, length and checksum.
+    """
 
     service_type = "echo"
     version = "1.0.0"
@@ -100,6 +107,7 @@ class EchoConnector(Connector):
 
         Raises:
             ConnectorError: the one that ``$echo.fail`` asks for.
+            InputError, InputUnavailable: a file cannot be had.
         """
         payload: EchoPayload = context.payload
         options = payload.options or _AT_ONCE
@@ -113,11 +121,23 @@ class EchoConnector(Connector):
         artifacts: tuple[Artifact, ...] = ()
         if (wanted := options.artifact) is not None:
             artifacts = (await context.save(wanted.text.encode(), wanted.name, wanted.media_type),)
-        return JobResult(data=payload.data, artifacts=artifacts)
+        data = payload.data
+        if any(inputs_of(data)):
+            data = await context.replace_inputs(data, _described)
+        return JobResult(data=data, artifacts=artifacts)
 
     async def get_service_info(self) -> ServiceInfo:
         """The connector's own version: there is no service behind it."""
         return ServiceInfo(name=self.config.name, version=self.version)
+
+
+async def _described(_: InputPlace, file: "Input") -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "media_type": file.media_type,
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+    }
 
 
 def _failed(kind: type[ConnectorError], retry_after_s: float | None) -> ConnectorError:

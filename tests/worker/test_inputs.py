@@ -1,6 +1,7 @@
 """The files of jobs, in a worker: there while the attempt runs, and only those that the job may have."""
 
 from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 from emp_core.config import Settings
@@ -48,6 +49,15 @@ async def test_a_connector_has_the_jobs_files_and_nobody_has_them_later(
         "left": 1,
     }
     assert files_in(emp_settings.data_dir / "inputs") == []
+
+
+async def test_echo_tells_what_it_was_given(queue: JobQueue, start_worker: WorkerStarter) -> None:
+    await start_worker()
+    job = await queue.submit(JobSpec("echo", {"image": IMAGE, "text": "a cat"}))
+    done = await queue.wait(job.id, timeout=10)
+    assert done.result is not None
+    told = {"name": "cat.png", "media_type": "image/png", "size_bytes": len(PNG), "sha256": sha256(PNG).hexdigest()}
+    assert done.result["data"] == {"image": told, "text": "a cat"}
 
 
 async def test_a_cancelled_jobs_files_are_gone(
