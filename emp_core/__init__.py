@@ -55,6 +55,8 @@ if typing.TYPE_CHECKING:
         StorageUnavailable,
         UnsafeName,
     )
+    from emp_core.inputs.files import Input
+    from emp_core.jobs.inputs import InputRef
     from emp_core.jobs.matching import ModelOffer
     from emp_core.jobs.model import Artifact, Destination, Job, JobError, JobSpec
     from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
@@ -101,7 +103,9 @@ __all__ = [
     "HTTPConnector",
     "Health",
     "IllegalTransition",
+    "Input",
     "InputError",
+    "InputRef",
     "InputUnavailable",
     "InstallError",
     "Installer",
@@ -169,6 +173,8 @@ _HOMES = {
     "emp_core.connectors.websocket": ("WebSocketConnector",),
     "emp_core.jobs.model": ("Artifact", "Destination", "Job", "JobError", "JobSpec"),
     "emp_core.jobs.outcomes": ("Cancelled", "Completed", "Failed", "JobResult", "Outcome", "Release", "Retry"),
+    "emp_core.inputs.files": ("Input",),
+    "emp_core.jobs.inputs": ("InputRef",),
     "emp_core.jobs.matching": ("ModelOffer",),
     "emp_core.jobs.requirements": ("Requirements",),
     "emp_core.jobs.states": ("JobState",),

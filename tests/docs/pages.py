@@ -4,6 +4,7 @@ What a block is for is said by a comment before it, which no renderer shows: ``<
 
     run         (sh, console) run the commands; what a console block shows must come, with … for anything
     background  (sh) start it, wait until it says that it is ready, and let it run to the end of the page
+    url=NAME    (of a service in the background) it gets a free PORT, and the variable NAME says where it is
     worker      a worker for `echo` is there while the block runs
     comfyui     a pretended ComfyUI server is there to the end of the page
     continues   (python) go on with the names of the python block before
@@ -38,7 +39,7 @@ ALL_PAGES = (
 """Every document that people read."""
 
 _MARK = re.compile(r"\s*<!-- test: (?P<words>.*?) -->\s*")
-_WORDS = {"run", "background", "worker", "comfyui", "continues", "output", "file"}
+_WORDS = {"run", "background", "url", "worker", "comfyui", "continues", "output", "file"}
 
 
 @frozen

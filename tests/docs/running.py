@@ -1,6 +1,7 @@
 """Running what a page shows: files, Python and commands, in their order.
 
 A command that is nothing but a call of ``emp`` runs in this process: a process of its own for each would take most of the time.
+``cd`` holds for the commands after it, and ``pip install -e`` makes a project known as an installation would, without a network.
 """
 
 import ast
@@ -13,6 +14,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from anyio.from_thread import start_blocking_portal
 
 from emp_core import Settings, SyncJobQueue
 from emp_core.cli.main import run as emp
+from emp_core.plugins import preparing
 from emp_core.worker.worker import Worker
 
 from .pages import Block
@@ -49,6 +52,7 @@ class Runner:
         path = f"{_BIN}{os.pathsep}{os.defpath}"
         home = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": path, "LANG": "C.UTF-8"}
         self.environ = {**home, **environ, "PYTHONPATH": str(folder)}
+        self._here = folder
         self._names: dict[str, Any] = {}
         self._printed = ""
         self._stack = contextlib.ExitStack()
@@ -89,8 +93,16 @@ class Runner:
         assert target.resolve().is_relative_to(self._folder.resolve())
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(block.text, encoding="utf-8")
-        if target.name == "pyproject.toml":
-            _install(target, self._folder)
+        if target == self._folder / "pyproject.toml":
+            self._install(self._folder)
+
+    def _install(self, folder: Path) -> None:
+        """Make a project's code and entry points known to what runs after it."""
+        _describe(folder)
+        self.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(folder), *self._installed()]))
+
+    def _installed(self) -> list[str]:
+        return self.environ["PYTHONPATH"].split(os.pathsep)
 
     def _python(self, block: Block) -> None:
         if "continues" not in block.marks:
@@ -106,10 +118,17 @@ class Runner:
         self._printed = output.getvalue()
 
     def _command(self, block: Block, command: str) -> str:
-        if _SHELL.search(_QUOTED.sub("", command)):
-            code, printed = self._in_shell(command)
-        else:
-            code, printed = self._in_process(command)
+        match shlex.split(_without_assignments(command)):
+            case ["cd", place]:
+                self._here = self._here / place
+                return ""
+            case ["pip", "install", "-e", _]:
+                self._install(self._here)
+                return ""
+            case ["emp", *_] if not _SHELL.search(_QUOTED.sub("", command)):
+                code, printed = self._in_process(command)
+            case _:
+                code, printed = self._in_shell(command)
         wanted = int(block.marks["run"] or 0)
         assert code == wanted, f"{block}: exit code {code} of {command}\n{printed}"
         return printed
@@ -117,7 +136,7 @@ class Runner:
     def _in_shell(self, command: str) -> tuple[int, str]:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
-            cwd=self._folder,
+            cwd=self._here,
             env=self.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -128,29 +147,32 @@ class Runner:
         return done.returncode, done.stdout
 
     def _in_process(self, command: str) -> tuple[int, str]:
-        name, *arguments = shlex.split(_without_assignments(command))
-        assert name == "emp", f"write it so that the shell runs it: {command}"
+        _, *arguments = shlex.split(_without_assignments(command))
         output = io.StringIO()
         with (
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(output),
-            contextlib.chdir(self._folder),
+            contextlib.chdir(self._here),
             _environ({**self.environ, **_assignments(command)}),
             _logs_as_before(),
-            _importable(self._folder),
+            _importable(self._installed()),
         ):
             code = emp(arguments)
         return code, output.getvalue()
 
     @contextlib.contextmanager
     def _background(self, block: Block) -> Iterator[None]:
-        log = self._folder / "background.log"
+        service = "url" in block.marks
+        port = {"PORT": str(_free_port())} if service else {}
+        if service:
+            self.environ[block.marks["url"]] = f"http://127.0.0.1:{port['PORT']}"
+        log = self._folder / f"background-{block.line}.log"
         with (
             log.open("wb") as errors,
             subprocess.Popen(
                 ["bash", "-c", f"exec {_without_assignments(block.text)}"],
-                cwd=self._folder,
-                env={**self.environ, **_assignments(block.text)},
+                cwd=self._here,
+                env={**self.environ, **port, **_assignments(block.text)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -161,10 +183,11 @@ class Runner:
             if not any(line.startswith("Ready") for line in process.stdout):
                 raise AssertionError(f"{block}: it ended before it was ready\n{log.read_text()}")
             try:
-                self._until_a_service_is_ready()
+                if not service:
+                    self._until_a_service_is_ready()
                 yield
             finally:
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGINT if service else signal.SIGTERM)
                 process.communicate(timeout=_LIMIT_S)
         assert process.returncode == 0, log.read_text()
 
@@ -222,9 +245,9 @@ def pretended_comfyui() -> Iterator[dict[str, str]]:
         yield {"COMFYUI_HOST": server.host, "COMFYUI_PORT": str(server.port)}
 
 
-def _install(project: Path, folder: Path) -> None:
-    """Make a project's entry points known, as an installation would; its code is found through PYTHONPATH."""
-    read = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+def _describe(folder: Path) -> None:
+    """Write of a project what an installation would: its entry points."""
+    read = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = folder / f"{read['name'].replace('-', '_')}-{read['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {read['name']}\nVersion: {read['version']}\n")
@@ -252,17 +275,27 @@ def _logs_as_before(*, quiet: bool = False) -> Iterator[None]:
             structlog.reset_defaults()
 
 
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
 @contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """What was written into the folder is found, and forgotten afterwards."""
+def _importable(folders: list[str]) -> Iterator[None]:
+    """What was written into the folders is found, and forgotten afterwards."""
     known = set(sys.modules)
-    sys.path.insert(0, str(folder))
+    before = sys.path[:]
+    sys.path[:0] = folders
+    preparing._preparer_of.cache_clear()  # a process knows the plugins that were there when it first looked
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        sys.path[:] = before
+        preparing._preparer_of.cache_clear()
         for name in set(sys.modules) - known:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{folder}{os.sep}"):
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(tuple(f"{one}{os.sep}" for one in folders)):
                 del sys.modules[name]
 
 
