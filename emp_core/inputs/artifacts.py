@@ -15,7 +15,7 @@ from emp_core.jobs.model import Job
 from emp_core.storage.interface import ArtifactStore, StoredObject
 from emp_core.storage.names import safe_key
 
-__all__ = ["UPLOADS", "ArtifactFiles", "JobFacts", "upload_key"]
+__all__ = ["UPLOADS", "ArtifactFiles", "JobFacts", "find_artifact", "upload_key"]
 
 UPLOADS = "inputs"
 """The folder of a store that submitters put files into."""
@@ -63,7 +63,7 @@ class ArtifactFiles:
         for store in (self.own, self.store):
             if store is None:
                 continue
-            found = await _find(store, at)
+            found = await find_artifact(store, at)
             if found is not None and (store is self.own or await self._may_read(found)):
                 name = PurePosixPath(found.key).name
                 return Source(
@@ -113,7 +113,8 @@ def _own_name(name: str) -> str:
     return _NUMBERED.sub("", name) or name
 
 
-async def _find(store: ArtifactStore, at: str) -> StoredObject | None:
+async def find_artifact(store: ArtifactStore, at: str) -> StoredObject | None:
+    """What a store knows of a file, by its key or by the URL that the store gives it; None: it has no such file."""
     is_url = "://" in at
     for key in _keys_in(at) if is_url else (at,):
         try:

@@ -14,18 +14,17 @@ from attrs import Factory, define, field, frozen
 
 from emp_core.errors import InputError, InputUnavailable
 from emp_core.inputs.artifacts import ArtifactFiles
-from emp_core.inputs.files import Input, Source
+from emp_core.inputs.files import Input, Source, safe_name
 from emp_core.inputs.folder import AttemptFolder, WorkFolders
 from emp_core.inputs.media_types import HEAD_BYTES, extension_of, is_accepted, settled_type
 from emp_core.inputs.paths import LocalFiles
 from emp_core.inputs.web import WebFiles
 from emp_core.jobs.inputs import InputPlace, InputRef, Place, inputs_of, with_values
 
-__all__ = ["JobInputs", "safe_name"]
+__all__ = ["JobInputs"]
 
 _AT_ONCE = 4
 _PIECE_BYTES = 256 * 1024
-_NAME_MAX = 120
 _ANYTHING = ("*/*",)
 
 
@@ -248,17 +247,6 @@ def _looked_at(written: _Written, ref: InputRef, source: Source) -> _Found:
     if "." not in name:
         name = (name or "input") + extension_of(types[0])
     return _Found(Input(name, types[0], written.size_bytes, written.sha256, written.path), types)
-
-
-def safe_name(told: str) -> str:
-    """A file name from outside as one that can be joined to a folder; empty when nothing is left of it."""
-    name = told.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(char if char.isprintable() and char not in '<>:"|?*' else "_" for char in name).strip(" .")
-    stem, dot, extension = kept.rpartition(".")
-    while len(kept.encode("utf-8", "replace")) > _NAME_MAX:
-        stem, extension = (stem[:-1], extension) if stem else ("", extension[:-1])
-        kept = f"{stem}{dot}{extension}"
-    return kept
 
 
 async def _read(file: BinaryIO) -> AsyncIterator[bytes]:

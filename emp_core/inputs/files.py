@@ -7,9 +7,10 @@ from typing import BinaryIO
 from anyio.to_thread import run_sync
 from attrs import field, frozen
 
-__all__ = ["Input", "Source"]
+__all__ = ["Input", "Source", "safe_name"]
 
 _CHUNK_BYTES = 256 * 1024
+_NAME_MAX = 120
 
 
 @frozen
@@ -62,3 +63,14 @@ class Input:
                 yield chunk
         finally:
             file.close()
+
+
+def safe_name(told: str) -> str:
+    """A file name from outside as one that can be joined to a folder; empty when nothing is left of it."""
+    name = told.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(char if char.isprintable() and char not in '<>:"|?*' else "_" for char in name).strip(" .")
+    stem, dot, extension = kept.rpartition(".")
+    while len(kept.encode("utf-8", "replace")) > _NAME_MAX:
+        stem, extension = (stem[:-1], extension) if stem else ("", extension[:-1])
+        kept = f"{stem}{dot}{extension}"
+    return kept

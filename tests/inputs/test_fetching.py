@@ -9,8 +9,7 @@ import pytest
 from aiohttp import web
 
 from emp_core.errors import InputError, InputUnavailable, ServiceUnavailable
-from emp_core.inputs.fetching import safe_name
-from emp_core.inputs.files import Input
+from emp_core.inputs.files import Input, safe_name
 from emp_core.jobs.inputs import InputPlace
 from tests.connectors.web import serving
 
