@@ -4,8 +4,6 @@ This module is the only reader of ``os.environ``. A settings class is a frozen a
 `setting`; plugins declare theirs the same way and get them read by `load_settings`.
 """
 
-import json
-import math
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -16,8 +14,25 @@ import attrs
 from attrs import field, frozen
 
 from emp_core.errors import ConfigError
+from emp_core.values import age, ages, flag, json_object, number, one_of, text, whole, words
 
-__all__ = ["Settings", "Variable", "environment", "load_settings", "setting", "variables_of"]
+__all__ = [
+    "Settings",
+    "Variable",
+    "age",
+    "ages",
+    "environment",
+    "flag",
+    "json_object",
+    "load_settings",
+    "number",
+    "one_of",
+    "setting",
+    "text",
+    "variables_of",
+    "whole",
+    "words",
+]
 
 T = TypeVar("T")
 
@@ -100,82 +115,6 @@ def load_settings(settings_class: type[T], environ: Mapping[str, str]) -> T:
     return settings_class(**values)
 
 
-def text(value: str) -> str:
-    """Any text."""
-    return value
-
-
-def flag(value: str) -> bool:
-    """True or false, in the usual spellings."""
-    match value.lower():
-        case "1" | "true" | "yes" | "on":
-            return True
-        case "0" | "false" | "no" | "off":
-            return False
-    raise ValueError("expected true or false")
-
-
-def whole(minimum: int = 0, maximum: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers within bounds."""
-
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError("expected a whole number") from None
-        if number < minimum or (maximum is not None and number > maximum):
-            raise ValueError(f"expected a whole number {_bounds(minimum, maximum)}")
-        return number
-
-    return parse
-
-
-def number(minimum: float = 0.0, maximum: float | None = None) -> Callable[[str], float]:
-    """A parser of finite numbers within bounds."""
-
-    def parse(value: str) -> float:
-        try:
-            parsed = float(value)
-        except ValueError:
-            raise ValueError("expected a number") from None
-        if not math.isfinite(parsed) or parsed < minimum or (maximum is not None and parsed > maximum):
-            raise ValueError(f"expected a number {_bounds(minimum, maximum)}")
-        return parsed
-
-    return parse
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """A parser that takes one of the given words, whatever their case."""
-
-    def parse(value: str) -> str:
-        if value.lower() not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        return value.lower()
-
-    return parse
-
-
-def words(value: str) -> tuple[str, ...]:
-    """Words separated by commas."""
-    return tuple(word for part in value.split(",") if (word := part.strip()))
-
-
-def json_object(value: str) -> dict[str, Any]:
-    """A JSON object."""
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"expected a JSON object: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("expected a JSON object")  # noqa: TRY004 - what every parser raises
-    return parsed
-
-
-def _bounds(minimum: float, maximum: float | None) -> str:
-    return f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
-
-
 def _data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME", "").strip()
     return (Path(base) if base else Path.home() / ".local" / "share") / "emp"
@@ -227,7 +166,28 @@ class Settings:
         default=None,
         parse=text,
         secret=True,
-        help="URL of the artifact store; `file://` in the data folder when not set.",
+        help="URL of the artifact store (`file://`, `azure://`, `s3://`), or the name of one of `EMP_STORES`; a folder in the "
+        "data folder when not set.",
+    )
+    store_cdn: str | None = setting(
+        "EMP_STORE_CDN",
+        default=None,
+        parse=text,
+        help="Public address of the artifact store's root, where the store's own is not the one to hand out.",
+    )
+    stores: Mapping[str, Any] = setting(
+        "EMP_STORES",
+        default=dict,
+        parse=json_object,
+        secret=True,
+        help="Further artifact stores by name, as a JSON object of URLs, or of objects with `url`, `cdn` and `env`.",
+    )
+    retention: Mapping[str, float] = setting(
+        "EMP_RETENTION",
+        default=dict,
+        parse=ages,
+        help="Ages at which `emp artifacts prune` deletes artifacts, by retention class: `draft=7d,final=365d`. The class "
+        "`default` is that of artifacts without one.",
     )
     private_hosts: tuple[str, ...] = setting(
         "EMP_PRIVATE_HOSTS",

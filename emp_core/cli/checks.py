@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,8 @@ from emp_core.errors import ConfigError, EmpError, ServiceUnavailable
 from emp_core.plugins.loaded import Plugins
 from emp_core.queue.connection import opened, shown_url
 from emp_core.queue.embedded import find_server, running
-from emp_core.storage.opening import open_store
+from emp_core.storage.configured import DEFAULT
+from emp_core.storage.stores import Stores
 from emp_core.worker.gpus import gpus
 from emp_core.worker.planning import store_openers
 
@@ -28,7 +29,7 @@ __all__ = [
     "check_gpus",
     "check_plugins",
     "check_redis",
-    "check_store",
+    "check_stores",
     "check_versions",
     "failed",
 ]
@@ -138,23 +139,36 @@ def _judge_redis(url: str, info: Mapping[str, Any]) -> Check:
     return Check("redis", state, message, problems=tuple(problems))
 
 
-async def check_store(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> Check:
-    """Whether artifacts can be stored."""
+async def check_stores(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> AsyncIterator[Check]:
+    """Whether artifacts can be stored: in the default store, and in every other one."""
     try:
-        store = open_store(settings.store_url, stores=store_openers(plugins), environ=environ)
-        try:
-            with anyio.fail_after(_STORE_S):
-                await store.check()
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-                await store.aclose()
+        stores = Stores.from_settings(settings, openers=store_openers(plugins), environ=environ)
+    except ConfigError as error:
+        yield failed("artifacts", error)
+        return
+    try:
+        for name in stores.names:
+            yield await _check_store(stores, name)
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            await stores.aclose()
+
+
+async def _check_store(stores: Stores, name: str) -> Check:
+    title = "artifacts" if name == DEFAULT else f"artifacts {name}"
+    try:
+        store = stores.get(name)
+        with anyio.fail_after(_STORE_S):
+            await store.check()
     except EmpError as error:
-        return failed("artifacts", error)
+        return failed(title, error)
     except TimeoutError:
         message = f"the store did not answer within {_STORE_S:g} s"
-        return Check("artifacts", State.FAIL, message, "see to the network and to EMP_STORE", unreached=True)
-    shown = shown_url(settings.store_url) if "://" in settings.store_url else settings.store_url
-    return Check("artifacts", State.OK, f"{path_of(shown)} can be written")
+        return Check(
+            title, State.FAIL, message, "see to the network, and to the store's URL and endpoint", unreached=True
+        )
+    url = stores.url(name)
+    return Check(title, State.OK, f"{path_of(shown_url(url) if '://' in url else url)} can be written")
 
 
 def check_disk(settings: Settings) -> Check:

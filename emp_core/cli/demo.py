@@ -1,5 +1,6 @@
 """`emp demo`: the whole way once, with nothing set up."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -140,6 +141,8 @@ def _environ_of(settings: Settings) -> dict[str, str]:
         "EMP_NAMESPACE": settings.namespace,
         "EMP_DATA_DIR": str(settings.data_dir.absolute()),
         "EMP_STORE": settings.store_url,
+        "EMP_STORES": json.dumps(dict(settings.stores)),
+        "EMP_STORE_CDN": settings.store_cdn or "",
         "EMP_GRACE_S": "0",
         "WORKER_ID": "demo",
     }

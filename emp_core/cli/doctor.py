@@ -69,7 +69,8 @@ async def _checks() -> AsyncIterator[Check]:
     yield await checks.check_redis(settings)
     async for check in check_services(settings, plugins, environ):
         yield check
-    yield await checks.check_store(settings, plugins, environ)
+    async for check in checks.check_stores(settings, plugins, environ):
+        yield check
     yield checks.check_disk(settings)
     yield checks.check_gpus(settings)
 

@@ -11,7 +11,7 @@ from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 
-__all__ = ["age", "emit_outcome", "error_of", "job_text", "outcome_text"]
+__all__ = ["age", "emit_outcome", "error_of", "job_text", "outcome_text", "size_text"]
 
 _RESULT_MAX = 2000
 
@@ -65,11 +65,12 @@ def _error_lines(job: Job) -> list[str]:
 
 
 def _artifact_line(artifact: Mapping[str, Any]) -> str:
-    kind, size = artifact.get("media_type", ""), _size(int(artifact.get("size_bytes", 0)))
+    kind, size = artifact.get("media_type", ""), size_text(int(artifact.get("size_bytes", 0)))
     return f"Artifact   {clean(path_of(str(artifact.get('url', ''))))}  ({clean(kind)}, {size})"
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes, in the largest unit that fits."""
     amount, unit = float(count), "B"
     for unit in ("B", "KB", "MB", "GB"):
         if amount < 1000 or unit == "GB":

@@ -1,10 +1,12 @@
 """`JobContext`: all that a connector knows of the rest of the system."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 from attrs import frozen
 
 from emp_core.errors import InputError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # what fetches files brings an HTTP client, which whoever sub
 
 _AT = "@"
 _ANYTHING = ("*/*",)
+_CHUNK_BYTES = 2**20
 
 __all__ = ["JobContext", "Preview", "ProgressSink"]
 
@@ -136,11 +139,12 @@ class JobContext:
             UnsafeName: the name tries to leave its folder.
             StorageError: it could not be stored.
         """
-        key = artifact_key(self.job, self.attempt, len(self._saved), name)
+        key = artifact_key(self.job, len(self._saved), name)
         # The index is taken before the upload, so that outputs stored side by side cannot get the same name.
         self._saved.append(Artifact(name, "", media_type, 0, "", {}))
         index = len(self._saved) - 1
-        stored = await self._store.put(key, data, media_type=media_type, overwrite=True)
+        retention = self.job.ctx.retention if self.job.ctx is not None else None
+        stored = await self._store.put(key, data, media_type=media_type, retention=retention)
         artifact = Artifact(
             name=name.rsplit("/", 1)[-1],
             url=stored.url,
@@ -150,6 +154,36 @@ class JobContext:
             metadata=metadata or {},
         )
         self._saved[index] = artifact
+        return artifact
+
+    async def save_file(
+        self,
+        path: Path,
+        media_type: str,
+        *,
+        name: str | None = None,
+        remove: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> Artifact:
+        """Store a file of this machine as an output of this job.
+
+        Args:
+            name: a file name; the path's own when not given.
+            remove: whether the file goes when the store has confirmed that it holds it; until then it stays, whatever happens.
+            metadata: as of `save`.
+
+        Raises:
+            UnsafeName, StorageError: as `save`.
+            OSError: the file cannot be read.
+        """
+        artifact = await self.save(_chunks_of(path), name or path.name, media_type, metadata=metadata)
+        if remove:
+            try:
+                await anyio.Path(path).unlink(missing_ok=True)
+            except OSError as error:
+                self.log.warning(
+                    "an output is stored, and its local file cannot be removed", file=str(path), error=str(error)
+                )
         return artifact
 
     async def fetch_input(self, ref: InputRef | Mapping[str, Any], *, accept: Sequence[str] = _ANYTHING) -> "Input":
@@ -216,3 +250,9 @@ class JobContext:
         self.service_job_id = service_job_id
         keep = self._secure_checkpoint if secure else self._save_checkpoint
         await keep(service_job_id + (f"{_AT}{self.endpoint}" if self.endpoint else ""))
+
+
+async def _chunks_of(path: Path) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(path, "rb") as file:
+        while chunk := await file.read(_CHUNK_BYTES):
+            yield chunk

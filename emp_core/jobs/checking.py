@@ -7,8 +7,9 @@ from typing import Any
 from attrs import fields
 
 from emp_core.errors import ConfigError
+from emp_core.jobs.destinations import destination_problems
 from emp_core.jobs.ids import is_job_id, is_service_name
-from emp_core.jobs.model import Destination, JobSpec
+from emp_core.jobs.model import JobSpec
 from emp_core.jobs.requirements import NO_REQUIREMENTS, Requirements, is_finite, is_text
 
 __all__ = ["is_priority", "problems_of"]
@@ -45,7 +46,7 @@ def problems_of(given: JobSpec) -> list[str]:
     if spec.labels and not _are_texts(spec.labels):
         problems.append("labels: expected texts by name")
     if spec.ctx is not None:
-        problems += _destination_problems(spec.ctx)
+        problems += destination_problems(spec.ctx)
     if spec.requirements is not NO_REQUIREMENTS:
         problems += _requirement_problems(spec)
     return problems
@@ -62,19 +63,6 @@ def _name_problem(name: str, value: Any) -> list[str]:
     if len(value) > _NAME_MAX or not value.isprintable():
         return [f"{name}: expected at most {_NAME_MAX} printable characters"]
     return []
-
-
-def _destination_problems(ctx: Any) -> list[str]:
-    if not isinstance(ctx, Destination):
-        return [f"ctx: expected a Destination, not {type(ctx).__name__}"]
-    problems = [
-        f"ctx.{name}: expected a text"
-        for name in ("prefix", "filename")
-        if (value := getattr(ctx, name)) is not None and not is_text(value)
-    ]
-    if ctx.storage is not None and not _are_texts(ctx.storage):
-        problems.append("ctx.storage: expected texts by name")
-    return problems
 
 
 def _requirement_problems(spec: Any) -> list[str]:

@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 import cattrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from emp_core.errors import ConfigError, PayloadTooLarge
 from emp_core.jobs.checking import problems_of
+from emp_core.jobs.destinations import shown_storage
 from emp_core.jobs.inputs import INPUT_KEY, inputs_of, without_contents
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
@@ -33,7 +34,7 @@ __all__ = [
 
 _TEXTS = ("customer_id", "user_tier", "region", "pool", "traceparent", "idempotency_key")
 _NUMBERS = ("estimated_duration_s", "timeout_s")
-_HIDDEN = "(hidden)"
+_KEY, _KEY_FIELD = "accountKey", "ctx_key"
 
 _converter = cattrs.Converter()
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -98,7 +99,7 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int, said: JobSpec | None =
     if spec.labels:
         pairs += ("labels", dumps(dict(spec.labels)))
     if spec.ctx is not None:
-        pairs += ("ctx", dumps({k: v for k, v in _converter.unstructure(spec.ctx).items() if v is not None}))
+        pairs += _ctx_pairs(spec.ctx)
     if spec.start_at is not None:
         pairs += ("start_at", str(to_us(spec.start_at)))
     if spec.deadline_at is not None:
@@ -164,9 +165,24 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
             known[name] = decode(text)
     if "requirement" not in known:
         known["requirement"] = Requirement.plain(service)
+    if _KEY_FIELD in fields and "ctx" in known:
+        known["ctx"] = _with_key(known["ctx"], fields[_KEY_FIELD])
     if payload is not None:
         known["payload"] = json.loads(payload)
     return Job(**known)
+
+
+def _ctx_pairs(ctx: Destination) -> tuple[str, ...]:
+    """The key of a job's own store stands by itself: it is taken away as soon as nobody needs it any more."""
+    told = {name: value for name, value in _converter.unstructure(ctx).items() if value is not None}
+    if ctx.storage is None or _KEY not in ctx.storage:
+        return ("ctx", dumps(told))
+    told["storage"] = {name: value for name, value in ctx.storage.items() if name != _KEY}
+    return ("ctx", dumps(told), _KEY_FIELD, ctx.storage[_KEY])
+
+
+def _with_key(ctx: Destination, key: str) -> Destination:
+    return evolve(ctx, storage={**(ctx.storage or {}), _KEY: key})
 
 
 def _text(text: str) -> str:
@@ -178,7 +194,7 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(
         (*_TEXTS, "type", "service_required", "worker_id", "machine_id", "message", "service_job_id"), _text
     ),
-    **dict.fromkeys(("priority", "max_attempts", "attempt", "crashes"), int),
+    **dict.fromkeys(("priority", "max_attempts", "attempt", "crashes", "returned"), int),
     **dict.fromkeys((*_NUMBERS, "progress"), float),
     **dict.fromkeys(("created_at", "start_at", "deadline_at", "started_at", "finished_at"), from_us),
     **dict.fromkeys(("labels", "result", "usage"), json.loads),
@@ -231,7 +247,7 @@ def as_shown(job: Job) -> dict[str, Any]:
     if job.ctx is not None:
         ctx = {k: v for k, v in _converter.unstructure(job.ctx).items() if v is not None}
         if "storage" in ctx:
-            ctx["storage"] = {k: v if k in ("bucket", "accountName") else _HIDDEN for k, v in ctx["storage"].items()}
+            ctx["storage"] = shown_storage(ctx["storage"])
         shown["ctx"] = ctx
     return shown
 
@@ -247,6 +263,7 @@ _SHOWN = (
         "finished_at",
         "attempt",
         "crashes",
+        "returned",
         "worker_id",
         "machine_id",
     ),

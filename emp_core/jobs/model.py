@@ -19,14 +19,18 @@ class Destination:
     """Where a job's outputs go: the job's ``ctx``.
 
     Attributes:
-        storage: a store of the job's own: ``bucket``, ``accountName``, ``accountKey``. Never shown. None: the worker's store.
+        storage: ``{"store": NAME}`` for one of the stores that the workers know by name, or a store of the job's own in
+            Azure: ``bucket``, ``accountName``, ``accountKey``, and ``endpoint`` and ``cdnUrl`` where they are needed. The
+            key is never shown. None: the workers' own store.
         prefix: a folder within the store.
-        filename: the outputs' base name.
+        filename: the outputs' base name; each keeps its own suffix.
+        retention: the retention class of the outputs, which says when ``emp artifacts prune`` deletes them.
     """
 
     storage: Mapping[str, str] | None = field(default=None, repr=False)
     prefix: str | None = None
     filename: str | None = None
+    retention: str | None = None
 
 
 @frozen
@@ -140,6 +144,7 @@ class Job:
         payload: None in listings, which never carry it.
         requirement: all that decides which workers may run it, with the workers that turned out not to.
         attempt: attempts begun; crashes: those that ended by losing their worker.
+        returned: how often it came back without its attempt counting: given back by a worker, or retried after its end.
         progress: 0 to 100.
         service_job_id: the service's own id of the attempt's run, once known.
     """
@@ -169,6 +174,7 @@ class Job:
     finished_at: datetime | None = None
     attempt: int = 0
     crashes: int = 0
+    returned: int = 0
     worker_id: str | None = None
     machine_id: str | None = None
     progress: float = 0.0

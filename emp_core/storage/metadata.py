@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 
 from emp_core.errors import StorageError
+from emp_core.jobs.destinations import is_retention_class
 
 __all__ = [
     "RETENTION",
     "SHA256",
     "check_retention",
-    "is_retention",
     "known_by",
     "media_type_header",
     "metadata_of",
@@ -21,13 +21,7 @@ RETENTION = "empretention"
 """The name of the retention class in an object's metadata."""
 
 # Names without - and _: servers on the way drop headers with the one, and some services take no name with the other.
-_CLASS = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.IGNORECASE | re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,100}/[\w!#$&^.+-]{1,100}(;[ -~]{0,100})?", re.ASCII)
-
-
-def is_retention(name: str) -> bool:
-    """Whether a text can be the name of a retention class."""
-    return _CLASS.fullmatch(name) is not None
 
 
 def check_retention(name: str | None) -> str | None:
@@ -36,7 +30,7 @@ def check_retention(name: str | None) -> str | None:
     Raises:
         StorageError: it cannot be one.
     """
-    if name is not None and not is_retention(name):
+    if name is not None and not is_retention_class(name):
         raise StorageError(
             f"{name[:50]!r} is no retention class", hint="use 1 to 32 letters, digits, '-' or '_', such as 'draft'"
         )

@@ -22,14 +22,14 @@ from emp_core.errors import (
 )
 from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.codec import dumps, encode_error, encode_result
-from emp_core.jobs.model import Artifact, Job, JobError
+from emp_core.jobs.model import Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Finish
 from emp_core.storage.interface import ArtifactStore
-from emp_core.storage.names import artifact_key
+from emp_core.storage.stores import Stores
 from emp_core.worker.gpus import GpuUse
 from emp_core.worker.leases import Held, Leases
 
@@ -59,7 +59,7 @@ class Attempts:
     """Runs attempts on this worker."""
 
     worker_id: str
-    store: ArtifactStore
+    stores: Stores
     inputs: InputTaking
     leases: Leases
     warn: Callable[[str, str], Awaitable[None]]
@@ -128,10 +128,15 @@ class Attempts:
         payload = connector.payload_of(job)
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)
-        inputs = self.inputs.of(job)
+        async with self.stores.of(job.ctx) as store:
+            return await self._process_in(store, connector, held, payload)
+
+    async def _process_in(self, store: ArtifactStore, connector: Connector, held: Held, payload: Any) -> _Done:
+        job = held.claimed.job
+        inputs = self.inputs.of(job, own_store=store if self.stores.is_brought(job.ctx) else None)
         context = JobContext(
             job,
-            store=self.store,
+            store=store,
             inputs=inputs,
             report=lambda percent, message, preview: self._report(held, percent, message, preview),
             save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
@@ -145,11 +150,11 @@ class Attempts:
             result = await connector.process_job(job, context)
         finally:
             await inputs.aclose()
-        return await self._fit(job, result)
+        return await self._fit(context, result)
 
     async def _store_works(self) -> bool:
         try:
-            await self.store.check()
+            await self.stores.get().check()
         except StorageError as error:
             log.warning("artifacts cannot be stored here", error=error.message, hint=error.hint)
             return False
@@ -168,19 +173,15 @@ class Attempts:
         except AWAY as error:
             log.warning("a job could not be told of trouble: redis is away", job=job.id, error=str(error))
 
-    async def _fit(self, job: Job, result: JobResult) -> _Done:
+    async def _fit(self, context: JobContext, result: JobResult) -> _Done:
         """The result as it is, or, when it is too large for Redis, one that refers to where it is stored."""
         usage, record = dumps(dict(result.usage)) if result.usage else "", _usage_record(result.usage)
         usage.encode()  # what cannot be sent is this attempt's failure, too
         text = encode_result(result)
         if self._fits(text):
             return _Done(result, text, usage, record)
-        key = artifact_key(job, job.attempt, len(result.artifacts), "result.json")
-        stored = await self.store.put(key, text.encode(), media_type="application/json", overwrite=True)
-        whole = Artifact(
-            "result.json", stored.url, "application/json", stored.size_bytes, stored.sha256, {"kind": "result"}
-        )
-        small = evolve(result, data={"result_artifact": stored.url}, artifacts=(whole, *result.artifacts))
+        whole = await context.save(text.encode(), "result.json", "application/json", metadata={"kind": "result"})
+        small = evolve(result, data={"result_artifact": whole.url}, artifacts=(whole, *result.artifacts))
         if not self._fits(text := encode_result(small)):
             small = evolve(small, artifacts=(whole,))
             text = encode_result(small)

@@ -26,7 +26,7 @@ from emp_core.queue.keeper import Keeper
 from emp_core.queue.queue import find_redis
 from emp_core.services.resolve import ServiceBinding
 from emp_core.storage.interface import ArtifactStore
-from emp_core.storage.opening import open_store
+from emp_core.storage.stores import Stores
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
 from emp_core.worker.finisher import Finisher
@@ -111,13 +111,13 @@ class Worker:
             client = connect(url, self.settings)
             stack.push_async_callback(_bounded, client.aclose)
             await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
-            store = self._given_store
-            if store is None:
-                openers = store_openers(self._plugins)
-                store = open_store(self.settings.store_url, stores=openers, environ=environment())
-                stack.push_async_callback(_bounded, store.aclose)
-            await store.check()
-            self._wire(url, client, store)
+            openers = store_openers(self._plugins)
+            stores = Stores.from_settings(
+                self.settings, openers=openers, environ=environment(), default=self._given_store
+            )
+            stack.push_async_callback(_bounded, stores.aclose)
+            await stores.get().check()
+            self._wire(url, client, stores)
             stack.push_async_callback(_bounded, self._inputs.aclose)
             await self._inputs.folders.sweep()
             self._stack = stack.pop_all()
@@ -133,17 +133,17 @@ class Worker:
                 await self._running.wait()
         await self._stack.__aexit__(kind, error, trace)
 
-    def _wire(self, url: str, client: Any, store: ArtifactStore) -> None:
+    def _wire(self, url: str, client: Any, stores: Stores) -> None:
         """Make the parts and tell them of each other. The tree of who tells whom is all here."""
         settings = self.settings
         self._consumer = Consumer(client, settings, worker_id=self.id, session=uuid.uuid4().hex)
         self._keeper = Keeper(self._consumer, settings.lease_s)
         self._leases = Leases(self._consumer, settings.lease_s, on_renewal=self._renewed)
         self._finisher = Finisher(self._consumer, self._leases, self._plugins.job_finished)
-        self._inputs = InputTaking.from_settings(settings, store=store, facts_of=self._consumer.job_facts)
+        self._inputs = InputTaking.from_settings(settings, store=stores.get(), facts_of=self._consumer.job_facts)
         self._attempts = Attempts(
             worker_id=self.id,
-            store=store,
+            stores=stores,
             inputs=self._inputs,
             leases=self._leases,
             warn=self._consumer.tell_warning,
@@ -166,7 +166,7 @@ class Worker:
                 binding,
                 self._plugins.connector_class(binding.connector).for_service(binding.config),
                 capacity_of(settings, binding.service),
-                check_store=store.check,
+                check_store=stores.get().check,
                 run=self._run_job,
                 refuse=self._finisher.release,
                 on_change=self._services_changed,

@@ -1,6 +1,7 @@
 import json
-from collections.abc import AsyncIterable, AsyncIterator
-from typing import Any, cast
+from collections.abc import AsyncIterable
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,31 +12,29 @@ from emp_core.connectors.context import JobContext, Preview
 from emp_core.connectors.echo import EchoConnector
 from emp_core.errors import ConnectorError, InvalidJob, RateLimited
 from emp_core.jobs.codec import decode_job
-from emp_core.storage.interface import ArtifactStore, StoredObject
+from emp_core.storage.interface import StoredObject
+from emp_core.storage.local import LocalStore
 
 
-class MemoryStore:
+class MemoryStore(LocalStore):
+    """Takes outputs, and gives nothing back."""
+
     def __init__(self) -> None:
+        super().__init__(Path("/nowhere"))
         self.files: dict[str, bytes] = {}
 
     async def put(
-        self, key: str, data: bytes | AsyncIterable[bytes], *, media_type: str, overwrite: bool = False
+        self,
+        key: str,
+        data: bytes | AsyncIterable[bytes],
+        *,
+        media_type: str,
+        overwrite: bool = False,
+        retention: str | None = None,
     ) -> StoredObject:
         assert isinstance(data, bytes)
         self.files[key] = data
         return StoredObject(key, f"memory:{key}", media_type, len(data), "")
-
-    def open(self, key: str) -> AsyncIterator[bytes]:
-        raise NotImplementedError
-
-    async def delete(self, key: str) -> None:
-        del self.files[key]
-
-    async def check(self) -> None:
-        pass
-
-    async def aclose(self) -> None:
-        pass
 
 
 class Bench:
@@ -57,7 +56,7 @@ class Bench:
     async def run(self) -> Any:
         context = JobContext(
             self.job,
-            store=cast("ArtifactStore", self.store),
+            store=self.store,
             report=self.report,
             save_checkpoint=self.checkpoint,
             payload=self.connector.payload_of(self.job),

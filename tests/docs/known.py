@@ -10,6 +10,8 @@ from attrs import frozen
 
 from emp_core.config import Settings, variables_of
 from emp_core.plugins.manager import load_plugins
+from emp_core.storage.azure_access import AzureSettings
+from emp_core.storage.s3_access import S3Settings
 
 __all__ = ["DASH", "Documented", "documented", "in_mappings", "variables"]
 
@@ -34,7 +36,7 @@ class Documented:
 def variables() -> dict[str, Documented | None]:
     """Every variable that is read; None for those that only a service mapping refers to, and for other names of one."""
     found: dict[str, Documented | None] = {"XDG_DATA_HOME": None}
-    for settings_class in (Settings, *load_plugins().settings_classes()):
+    for settings_class in (Settings, AzureSettings, S3Settings, *load_plugins().settings_classes()):
         found |= documented(settings_class)
     return {**dict.fromkeys(in_mappings()), **found}
 

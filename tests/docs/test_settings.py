@@ -8,6 +8,8 @@ import pytest
 
 from emp_core.config import Settings
 from emp_core.plugins.manager import load_plugins
+from emp_core.storage.azure_access import AzureSettings
+from emp_core.storage.s3_access import S3Settings
 
 from .known import Documented, documented, in_mappings
 from .pages import DOCS, HOUSE, page
@@ -27,6 +29,8 @@ def settings_of(distribution: str) -> dict[str, Documented | None]:
 def places() -> Iterator[Any]:
     """Pages and headings, and what stands below each."""
     yield pytest.param(SETTINGS, "The core", documented(Settings), id="core")
+    yield pytest.param(SETTINGS, "azure:// stores", documented(AzureSettings), id="azure")
+    yield pytest.param(SETTINGS, "s3:// stores", documented(S3Settings), id="s3")
     for plugin in PLUGINS:
         yield pytest.param(SETTINGS, plugin, settings_of(plugin), id=plugin)
         yield pytest.param(

@@ -29,14 +29,14 @@ from emp_core.jobs.states import JobState
 from . import offers
 
 AT = datetime(2030, 1, 31, 18, 0, 0, 123456, UTC)
-STORAGE = {"bucket": "b", "accountName": "name", "accountKey": "geheim", "token": "geheim too"}
+STORAGE = {"bucket": "pictures", "accountName": "name", "accountKey": "geheim"}
 SPEC = JobSpec(
     "comfyui",
     payload={"text": "a red fox, grün", "n": [1, 2.5, None, True]},
     type="thumb",
     id="job-1",
     priority=80,
-    ctx=Destination(storage=STORAGE, prefix="p/q", filename="f.png"),
+    ctx=Destination(storage=STORAGE, prefix="p/q", filename="f.png", retention="draft"),
     requirements={"models": ["a"], "hardware": {"ram_mb": 1}, "isolation": "loose"},
     customer_id="c1",
     user_tier="gold",
@@ -78,6 +78,16 @@ def test_every_field_of_a_spec_comes_back():
         assert getattr(job, field.name) == getattr(SPEC, field.name), field.name
     assert job.requirement == SPEC.requirement
     assert job.lane == SPEC.requirement.lane
+
+
+def test_the_key_of_a_jobs_store_stands_apart_so_that_it_can_go_alone():
+    hash_, payload = encoded(SPEC)
+    assert hash_["ctx_key"] == "geheim"
+    assert not [name for name, text in hash_.items() if "geheim" in text and name != "ctx_key"]
+    del hash_["ctx_key"]
+    without = decode_job("job-1", {"status": "completed", **hash_}, payload)
+    assert without.ctx is not None
+    assert without.ctx.storage == {"bucket": "pictures", "accountName": "name"}
 
 
 def test_what_was_not_said_takes_no_room_and_gets_its_default():
@@ -337,9 +347,10 @@ def test_json_is_compact_and_readable_and_nothing_that_json_does_not_know():
 def test_secrets_are_not_shown():
     shown = as_shown(read_back(SPEC))
     assert shown["ctx"] == {
-        "storage": {"bucket": "b", "accountName": "name", "accountKey": "(hidden)", "token": "(hidden)"},
+        "storage": {"bucket": "pictures", "accountName": "name", "accountKey": "(hidden)"},
         "prefix": "p/q",
         "filename": "f.png",
+        "retention": "draft",
     }
     assert "geheim" not in json.dumps(shown)
     assert "geheim" not in repr(SPEC)
@@ -349,8 +360,8 @@ def test_secrets_are_not_shown():
 def test_a_job_is_shown_as_json_without_what_was_not_said():
     shown = as_shown(read_back(JobSpec("echo")))
     assert shown.keys() == {
-        *("id", "type", "service_required", "status", "priority", "max_attempts", "attempt", "crashes", "progress"),
-        "cancel_requested",
+        *("id", "type", "service_required", "status", "priority", "max_attempts", "attempt", "crashes", "returned"),
+        *("progress", "cancel_requested"),
     }
     shown = as_shown(read_back(SPEC, error=encode_error(JobError("c", "m"))))
     assert json.loads(dumps(shown)) == shown

@@ -32,6 +32,10 @@ local function decide(id, facts, decision, delay_us, fields)
   if decision == 'retry' or decision == 'release' then
     set(fields, 'attempt', string.format('%d', decision == 'release' and facts.attempt - 1 or facts.attempt))
     redis.call('HSET', prefix .. 'jobs:' .. id, unpack(fields))
+    if decision == 'release' then
+      -- The next attempt has the same number, and must not have the same names for what it stores.
+      redis.call('HINCRBY', prefix .. 'jobs:' .. id, 'returned', 1)
+    end
     return put_back(id, facts, delay_us, now), decision == 'retry' and 'retried' or 'released'
   end
   redis.call('HSET', prefix .. 'jobs:' .. id, 'status', decision, 'finished_at', us(now), unpack(fields))
@@ -61,9 +65,8 @@ for i, item in ipairs(items) do
     end
     if decision == 'completed' then
       set(fields, 'progress', '100')
-      if facts.has_error then
-        redis.call('HDEL', prefix .. 'jobs:' .. id, 'error')
-      end
+      -- Nothing leaves this state, so nobody needs the key of the job's own store any more.
+      redis.call('HDEL', prefix .. 'jobs:' .. id, 'error', 'ctx_key')
     end
     local status, name = decide(id, facts, decision, tonumber(delay_us), fields)
     emit(id, name, now, ',"status":"' .. status .. '","attempt":' .. facts.attempt .. record

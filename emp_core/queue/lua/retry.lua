@@ -20,6 +20,8 @@ end
 redis.call('ZREM', facts.status == 'failed' and failed_key or cancelled_key, id)
 redis.call('HDEL', job, 'attempt', 'crashes', 'error', 'result', 'usage', 'token', 'worker_id', 'machine_id', 'progress',
   'message', 'cancel_requested', 'started_at', 'finished_at', 'service_job_id', 'deadline_at')
+-- Its attempts begin with the same numbers, and must not have the same names for what they store.
+redis.call('HINCRBY', job, 'returned', 1)
 facts.deadline = 0
 if lane ~= '' then
   -- Back to the lane of what was asked, where no worker is avoided.

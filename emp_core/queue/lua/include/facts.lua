@@ -5,7 +5,7 @@ local function facts_of(id)
   local f = redis.call(
     'HMGET', prefix .. 'jobs:' .. id,
     'status', 'service_required', 'lane', 'requirement', 'customer_id', 'arrival', 'token', 'worker_id',
-    'attempt', 'max_attempts', 'crashes', 'cancel_requested', 'deadline_at', 'watched', 'error'
+    'attempt', 'max_attempts', 'crashes', 'cancel_requested', 'deadline_at', 'watched'
   )
   if not f[1] then
     return nil
@@ -24,6 +24,5 @@ local function facts_of(id)
     cancel = f[12],
     deadline = tonumber(f[13] or 0),
     watched = f[14],
-    has_error = f[15],
   }
 end
