@@ -52,6 +52,8 @@ class Member:
         self.endpoint = endpoint
         self.breaker = Breaker(breaker, clock=clock, on_change=self._breaker_changed)
         self.in_flight = 0
+        self.running: set[anyio.CancelScope] = set()
+        """The jobs that can be stopped when it is lost."""
         self.probing: anyio.Event | None = None
         """Set while somebody asks it; the others wait for this."""
         self._tell = tell
@@ -62,6 +64,7 @@ class Member:
         self._foreign = 0
         self._checked_at: float | None = None
         self._doubted = False
+        self._down_since: float | None = None
         self._paused_until = 0.0
         self._paused_because = ""
 
@@ -125,12 +128,21 @@ class Member:
         """
         self._reading = reading
         self._foreign = max(0, reading.running + reading.pending - max(own_before, self.in_flight))
+        self._down_since = None
         self._found(EndpointStatus.ONLINE, None)
 
     def failed_to_answer(self, status: EndpointStatus, reason: str) -> None:
         """It did not say how it is, or said nonsense. What it has to do is not known."""
         self._foreign = 0
+        if status is EndpointStatus.OFFLINE:
+            self._down_since = self._clock() if self._down_since is None else self._down_since
         self._found(status, reason)
+
+    def stop_jobs_if_lost(self, lost_after_s: float) -> None:
+        """Stop the jobs there if it gave no answer for so long."""
+        if self._down_since is not None and self._clock() - self._down_since >= lost_after_s:
+            for scope in self.running:
+                scope.cancel()
 
     def doubt(self, status: EndpointStatus, reason: str) -> None:
         """A job failed there: it gets no other until it was asked."""
@@ -146,7 +158,7 @@ class Member:
     def forget(self) -> None:
         """What was known may not hold any more: it has another address, or was just enabled."""
         self._status, self._reason, self._checked_at = EndpointStatus.UNKNOWN, None, None
-        self._reading, self._foreign, self._paused_until = Reading(), 0, 0.0
+        self._reading, self._foreign, self._paused_until, self._down_since = Reading(), 0, 0.0, None
         self.breaker.reset()
 
     def _found(self, status: EndpointStatus, reason: str | None) -> None:

@@ -1,7 +1,9 @@
 """`Place`: a job's place at an endpoint, and what its end says of the endpoint."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
+import anyio
 from attrs import field, frozen
 
 from emp_core.connectors.breaker import BreakerPolicy, Permit
@@ -10,6 +12,7 @@ from emp_core.endpoints.endpoint import Endpoint, EndpointStatus
 from emp_core.endpoints.member import Member, status_after
 from emp_core.errors import (
     AuthenticationFailed,
+    ConnectionLost,
     EmpError,
     QuotaExhausted,
     ServiceBroken,
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from emp_core.endpoints.failover import Setback
 
 __all__ = ["Place", "PoolOptions"]
+
+T = TypeVar("T")
 
 
 @frozen
@@ -34,6 +39,8 @@ class PoolOptions:
         checks_at_once: how many are asked at a time.
         pause_s: how long one gets no jobs that refuses our credentials or has no quota left.
         busy_pause_s: how long one gets no jobs that says that it is busy, and not for how long.
+        lost_after_s: how long an endpoint may give no answer before the jobs that run there count as lost; None: they find
+            out by themselves.
         moves: how often a job that was lost in mid-run is begun again elsewhere.
         breaker: when jobs that fail in a row take an endpoint out.
     """
@@ -44,6 +51,7 @@ class PoolOptions:
     checks_at_once: int = 8
     pause_s: float = 60.0
     busy_pause_s: float = 5.0
+    lost_after_s: float | None = None
     moves: int = 1
     breaker: BreakerPolicy = field(factory=lambda: BreakerPolicy(failures=3))
 
@@ -68,6 +76,24 @@ class Place:
     def name(self) -> str:
         """The endpoint's name."""
         return self.endpoint.name
+
+    async def run(self, work: Callable[["Place"], Awaitable[T]]) -> T:
+        """Do the work of the job here; stopped if the endpoint is lost meanwhile.
+
+        Raises:
+            ConnectionLost: it was; and what ``work`` raises.
+        """
+        with anyio.CancelScope() as scope:
+            self._member.running.add(scope)
+            try:
+                return await work(self)
+            finally:
+                self._member.running.discard(scope)
+        raise ConnectionLost(
+            f"server {self.name} gave no answer for {self._options.lost_after_s or 0:g} s",
+            hint="is it overloaded, or its network broken?",
+            details={"reason": "server_gone"},
+        )
 
     def succeeded(self, took_s: float | None = None) -> None:
         """The endpoint did its part.

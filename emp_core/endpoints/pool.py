@@ -135,6 +135,10 @@ class EndpointPool:
         """Prefer an endpoint more (1) or less. Raises ConfigError as `remove` does."""
         self.change(evolve(self._member(name).endpoint, priority=priority))
 
+    def pause(self, name: str, seconds: float, reason: str) -> None:
+        """Give an endpoint no jobs for a while: it is about to refuse them. Raises ConfigError as `remove` does."""
+        self._member(name).pause(seconds, reason)
+
     def change(self, endpoint: Endpoint) -> None:
         """Replace what is said of the endpoint of this name. Raises ConfigError as `remove` does."""
         member = self._member(endpoint.name)
@@ -263,7 +267,7 @@ class EndpointPool:
                     failover.begins(place.name)
                     place.setback = failover.last
                     try:
-                        done = await work(place)
+                        done = await place.run(work)
                     except Exception as error:
                         place.failed(error)
                         if isinstance(error, EmpError):

@@ -116,5 +116,7 @@ class Watch:
             return  # it has moved meanwhile
         if reading is not None:
             member.answered(reading, own)
-        else:
-            member.failed_to_answer(status, reason)
+            return
+        member.failed_to_answer(status, reason)
+        if self._options.lost_after_s is not None:
+            member.stop_jobs_if_lost(self._options.lost_after_s)

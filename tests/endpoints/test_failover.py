@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import anyio
 import pytest
 
 from emp_core.endpoints.balancers import Fastest
+from emp_core.endpoints.endpoint import EndpointStatus
 from emp_core.endpoints.place import Place, PoolOptions
 from emp_core.endpoints.pool import EndpointPool
 from emp_core.errors import (
@@ -183,3 +185,73 @@ async def test_places_are_given_back_whatever_happens(servers: Servers) -> None:
         await run(pool, error)
         await pool.refresh(everyone=True)
     assert [state.in_flight for state in pool.states()] == [0, 0]
+
+
+async def test_jobs_at_a_server_that_gives_no_answer_for_long_go_on_elsewhere(servers: Servers) -> None:
+    began = anyio.Event()
+    pool = servers.pool("a b", options=PoolOptions(check_timeout_s=0.01, lost_after_s=30.0))
+    ran_at: list[str] = []
+    stopped: list[str] = []
+
+    async def work(place: Place) -> str:
+        ran_at.append(place.name)
+        if place.name == "a":
+            began.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                stopped.append(place.name)
+        return place.name
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.run, work)
+        await began.wait()
+        servers.silent = {"a"}
+        for passed_s in (0.0, 29.0):
+            servers.clock.now += passed_s
+            await pool.refresh(everyone=True)
+            assert not stopped
+        servers.clock.now += 1.0
+        await pool.refresh(everyone=True)
+    assert (stopped, ran_at) == (["a"], ["a", "b"])
+    assert servers.told("moved") == ["a"]
+    assert [state.in_flight for state in pool.states()] == [0, 0]
+
+
+async def test_a_server_that_answers_in_between_keeps_its_jobs(servers: Servers) -> None:
+    began, may_end = anyio.Event(), anyio.Event()
+    pool = servers.pool("a b", options=PoolOptions(check_timeout_s=0.01, lost_after_s=30.0))
+    ended: list[str] = []
+
+    async def work(place: Place) -> None:
+        began.set()
+        await may_end.wait()
+        ended.append(place.name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.run, work)
+        await began.wait()
+        for silent in (True, False, True):
+            servers.silent = {"a"} if silent else set()
+            await pool.refresh(everyone=True)
+            servers.clock.now += 29.0
+        may_end.set()
+    assert ended == ["a"]
+
+
+async def test_a_job_that_is_cancelled_from_outside_does_not_move(servers: Servers) -> None:
+    began = anyio.Event()
+    pool = servers.pool("a b", options=PoolOptions(lost_after_s=30.0))
+    names: list[str] = []
+
+    async def work(place: Place) -> None:
+        names.append(place.name)
+        began.set()
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.run, work)
+        await began.wait()
+        group.cancel_scope.cancel()
+    assert names == ["a"]
+    assert pool.state("a").status is EndpointStatus.ONLINE

@@ -44,11 +44,15 @@ class ComfyUIClient:
     Args:
         http: how it is reached.
         stall_s: how long the server may think about a workflow before it answers; other questions get less.
+
+    Attributes:
+        is_away: whether somebody who keeps asking the server knows that it gives no answer now.
     """
 
     def __init__(self, http: HTTPConnector, *, stall_s: float) -> None:
         self.http = http
         self._stall_s = stall_s
+        self.is_away = False
         self._quick_s = min(_QUICK_S, max(_QUICK_LEAST_S, stall_s))
         self._has_prompts: bool | None = None
         self._has_jobs: bool | None = None

@@ -10,11 +10,12 @@ from attrs import evolve
 
 from emp_comfyui.checking import check
 from emp_comfyui.client import ComfyUIClient
+from emp_comfyui.cluster.configuration import ClusterConfiguration
 from emp_comfyui.errors import interrupted, node_failure
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.inventory import Inventory
 from emp_comfyui.listener import may_drop
-from emp_comfyui.needs import needs_of, requirements_of
+from emp_comfyui.needs import asked_by
 from emp_comfyui.outputs import deliver
 from emp_comfyui.run import Finished, PromptRun
 from emp_comfyui.settings import ComfyUISettings, remote_as_local
@@ -22,7 +23,7 @@ from emp_comfyui.shared_files import SharedFolders, folders_told, is_this_machin
 from emp_comfyui.uploads import Uploads, has_files, remove_left
 from emp_comfyui.workflow import Workflow
 from emp_core.config import load_settings
-from emp_core.connectors.base import Health, ServiceConfig, ServiceInfo
+from emp_core.connectors.base import Connector, Health, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import MessageType, WebSocketConnector
 from emp_core.errors import ConfigError, ConnectionLost, EmpError, JobFailed
@@ -93,9 +94,17 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
 
     @classmethod
     def prepare_job(cls, spec: JobSpec) -> JobSpec:
-        """Ask for workers that have the workflow's models and custom nodes."""
-        workflow = cls.payload_of(spec)
-        return spec.with_requirements(requirements_of(needs_of(workflow))) if workflow.derive_requirements else spec
+        """Ask for workers that have the workflow's models and custom nodes, and the server that was chosen by hand."""
+        return spec.with_requirements(asked_by(cls.payload_of(spec)))
+
+    @classmethod
+    def for_service(cls, config: ServiceConfig) -> Connector:
+        """One that speaks to several servers, where the environment describes a cluster."""
+        if cls is ComfyUIWebSocketConnector and ClusterConfiguration.describes_several(config.environ):
+            from emp_comfyui.cluster.connector import ComfyUIClusterConnector  # it is made of connectors of this class
+
+            return ComfyUIClusterConnector(config)
+        return cls(config)
 
     def classify_message(self, data: Any) -> MessageType:
         """What a message is about. The last one of every prompt, good or bad, is ``executing`` without a node."""

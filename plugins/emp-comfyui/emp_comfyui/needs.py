@@ -20,7 +20,9 @@ from emp_core.jobs.requirements import Requirements
 __all__ = [
     "EMBEDDING",
     "NODES",
+    "SERVERS",
     "Needs",
+    "asked_by",
     "core_nodes",
     "embeddings_in",
     "is_model_file",
@@ -36,6 +38,9 @@ EMBEDDING = "embedding:"
 """Begins the name of an embedding among models, as it does in prompt texts."""
 NODES = "comfyui_nodes"
 """The capability that names a server's node classes, without those that come with ComfyUI itself."""
+
+SERVERS = "comfyui_servers"
+"""The capability that names the servers of a worker's cluster."""
 
 _MODEL_FILES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".engine", ".pkl")
 _NAME_MAX = 400
@@ -110,6 +115,12 @@ def requirements_of(needs: Needs) -> Requirements:
     """What a workflow needs, as requirements of a job."""
     nodes = {NODES: sorted(needs.nodes)} if needs.nodes else {}
     return Requirements(models=tuple(sorted(needs.models)), capabilities=nodes)
+
+
+def asked_by(workflow: Workflow) -> Requirements:
+    """All that a workflow asks of a worker: what it needs, unless that is not to be derived, and the server it names."""
+    found = requirements_of(needs_of(workflow)) if workflow.derive_requirements else Requirements()
+    return found if workflow.server is None else found.over(Requirements(capabilities={SERVERS: [workflow.server]}))
 
 
 def model_inputs(class_type: str, inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

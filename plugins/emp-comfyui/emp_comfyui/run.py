@@ -39,7 +39,7 @@ RUN_SHARE = 0.95
 _SENDS = 2
 _FRAMES_LATE_S = 10.0
 _GONE_STOP_S = 1.0
-"""How long a prompt is pursued on a server that did not answer for long: whoever waits is not held up."""
+"""How long a prompt is pursued on a server that gives no answer: whoever waits is not held up."""
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _LOST_ANSWER_LOOKS = 3
 _LOST_ANSWER_PAUSE_S = 0.25
@@ -111,7 +111,9 @@ class PromptRun:
                 await self._submit()
             entry = await self._until_ended()
         except BaseException as error:
-            pursued_s = min(self._settings.cancel_s, _GONE_STOP_S if _is_gone(error) else math.inf)
+            pursued_s = min(
+                self._settings.cancel_s, _GONE_STOP_S if self._client.is_away or _is_gone(error) else math.inf
+            )
             with anyio.CancelScope(shield=True), anyio.move_on_after(pursued_s) as limit:
                 await self.stop()
             if limit.cancelled_caught:

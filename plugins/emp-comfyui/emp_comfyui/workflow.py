@@ -18,7 +18,7 @@ _FLAGS: Mapping[str, str] = {
     "allow_partial": "Whether the valid outputs run when the server refuses others.",
     "derive_requirements": "Whether the job asks for workers that have the workflow's models and custom nodes; true.",
 }
-_KNOWN = ("prompt", "workflow", "extra_data", "partial_execution_targets", *_FLAGS)
+_KNOWN = ("prompt", "workflow", "extra_data", "partial_execution_targets", "server", *_FLAGS)
 _SHOWN_PROBLEMS = 10
 _EXPORT_HINT = "in ComfyUI use Workflow > Export (API), called 'Save (API Format)' in older versions"
 
@@ -52,6 +52,11 @@ def _schema() -> Mapping[str, Any]:
             "items": {"type": "string"},
             "description": "Ids of the output nodes that are to run.",
         },
+        "server": {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "description": "The server of a cluster that is to run it, by its name; left out: whichever is chosen.",
+        },
         **flags,
         **{name: {"description": "Ignored: the connector's own business."} for name in sorted(_OURS)},
     }
@@ -74,6 +79,7 @@ class Workflow:
         temp_outputs: whether temporary outputs are wanted; None: as the worker is set.
         allow_partial: whether the valid outputs may run when the server refuses others.
         derive_requirements: whether what the workflow needs is asked of workers at submit.
+        server: the name of the only server of a cluster that may run it; None: any.
     """
 
     payload_schema: ClassVar[Mapping[str, Any]] = _schema()
@@ -85,6 +91,7 @@ class Workflow:
     temp_outputs: bool | None = None
     allow_partial: bool = False
     derive_requirements: bool = True
+    server: str | None = None
 
     @classmethod
     def from_payload(cls, payload: Any) -> "Workflow":
@@ -120,6 +127,9 @@ class Workflow:
         targets = payload.get("partial_execution_targets")
         if targets is not None and not (isinstance(targets, list) and all(isinstance(t, str) for t in targets)):
             problems.append("payload.partial_execution_targets: expected a list of node ids")
+        server = payload.get("server")
+        if server is not None and not (isinstance(server, str) and server.strip()):
+            problems.append(f"payload.server: expected the name of a server, not {_kind(server)}")
         problems += [
             f"payload.{name}: expected true or false, not {_kind(payload[name])}"
             for name in _FLAGS
@@ -133,6 +143,7 @@ class Workflow:
             temp_outputs=payload.get("temp_outputs"),
             allow_partial=bool(payload.get("allow_partial")),
             derive_requirements=payload.get("derive_requirements") is not False,
+            server=server,
         )
 
     def class_of(self, node_id: str) -> str | None:

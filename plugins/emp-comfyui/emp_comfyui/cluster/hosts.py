@@ -85,10 +85,21 @@ class Hosts:
             await connector.inventory.refresh()
 
     def went_away(self, name: str) -> None:
-        """The server may come back as another one."""
+        """The server gives no answer now, and may come back as another one."""
         host = self._hosts.get(name)
         if host is not None:
-            host.is_ready = False
+            host.is_ready, host.connector.comfyui.is_away = False, True
+
+    def is_away(self, name: str) -> bool:
+        """Whether the server gave no answer when it was asked last."""
+        host = self._hosts.get(name)
+        return host is not None and host.connector.comfyui.is_away
+
+    def is_there(self, name: str) -> None:
+        """The server answers."""
+        host = self._hosts.get(name)
+        if host is not None:
+            host.connector.comfyui.is_away = False
 
     async def _get_ready(self, host: _Host) -> None:
         async with host.getting_ready:

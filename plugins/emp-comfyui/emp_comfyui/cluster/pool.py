@@ -30,18 +30,19 @@ from emp_comfyui.cluster.status import read_status
 from emp_comfyui.cluster.upkeep import Upkeep
 from emp_comfyui.settings import ComfyUISettings
 from emp_core.config import environment, load_settings
-from emp_core.connectors.base import ServiceConfig
+from emp_core.connectors.base import ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext, Preview, ProgressSink
 from emp_core.endpoints.balancers import Balancer
 from emp_core.endpoints.endpoint import Endpoint, EndpointState, Reading
 from emp_core.endpoints.member import EndpointEvent
 from emp_core.endpoints.place import PoolOptions
 from emp_core.endpoints.pool import EndpointPool
-from emp_core.errors import ConfigError
+from emp_core.errors import ConfigError, EmpError
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
+from emp_core.log.logger import get_logger
 from emp_core.plugins.balancers import make_balancer
 from emp_core.storage.local import LocalStore
 
@@ -49,6 +50,9 @@ __all__ = ["ComfyUIServerPool"]
 
 _LOOK_FOR_CHANGES_S = 2.0
 _CHECK_DOWN_S = 2.0
+_INFO_S = 8.0
+
+log = get_logger("emp.comfyui.cluster")
 
 
 class ComfyUIServerPool:
@@ -78,7 +82,8 @@ class ComfyUIServerPool:
         self.settings = load_settings(ClusterSettings, environ)
         self._hosts = Hosts(ServiceConfig("comfyui", environ))
         self._hosts.have(configured)
-        self._upkeep = Upkeep(self._hosts, load_settings(ComfyUISettings, environ).cancel_s)
+        waits = load_settings(ComfyUISettings, environ)
+        self._upkeep = Upkeep(self._hosts, waits.cancel_s)
         self._endpoints = EndpointPool(
             [server.endpoint() for server in configured],
             self._ask,
@@ -87,6 +92,7 @@ class ComfyUIServerPool:
                 check_every_s=self.settings.check_s,
                 check_down_every_s=min(self.settings.check_s, _CHECK_DOWN_S),
                 check_timeout_s=self.settings.check_timeout_s,
+                lost_after_s=waits.stall_s,
                 moves=self.settings.failovers,
             ),
             on_event=on_event,
@@ -152,6 +158,11 @@ class ComfyUIServerPool:
         """How the servers are, as far as is known now. Asks nobody."""
         return self._endpoints.states()
 
+    def able(self) -> tuple[ComfyUIServer, ...]:
+        """Those that take workflows now, as far as is known."""
+        able = {state.name for state in self.states() if state.reason is None}
+        return tuple(server for server in self.servers if server.name in able)
+
     async def status(self, *, fresh: bool = False) -> tuple[EndpointState, ...]:
         """How the servers are: by answers that are a few seconds old at most, or by fresh ones."""
         return await self._endpoints.refresh(everyone=fresh)
@@ -204,6 +215,23 @@ class ComfyUIServerPool:
             else:
                 self.add(server)
 
+    async def service_infos(self) -> dict[str, ServiceInfo]:
+        """What the servers that take workflows now say of themselves, by name. One that does not say it in time is left out."""
+        infos: dict[str, ServiceInfo] = {}
+
+        async def ask(name: str) -> None:
+            with anyio.move_on_after(_INFO_S):
+                try:
+                    async with self._hosts.connector(name, ready=True) as connector:
+                        infos[name] = await connector.get_service_info()
+                except EmpError as error:
+                    log.debug("a server does not tell about itself", server=name, error=error.message)
+
+        async with anyio.create_task_group() as group:
+            for server in self.able():
+                group.start_soon(ask, server.name)
+        return infos
+
     async def _ask(self, endpoint: Endpoint) -> Reading:
         try:
             async with self._hosts.connector(endpoint.name) as connector:
@@ -211,6 +239,7 @@ class ComfyUIServerPool:
         except BaseException:  # also when it took too long
             self._hosts.went_away(endpoint.name)
             raise
+        self._hosts.is_there(endpoint.name)
         self._upkeep.answered(endpoint.name)
         return reading
 

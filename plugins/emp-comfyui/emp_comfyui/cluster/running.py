@@ -1,5 +1,6 @@
 """One workflow on a cluster: a server is chosen, its paths are put in, and another one takes over when it goes away."""
 
+import anyio
 from attrs import frozen
 
 from emp_comfyui.cluster.hosts import Hosts
@@ -62,8 +63,14 @@ class ClusterRun:
         paths = self.hosts.server(place.name).paths
         job = job_for(self.job, paths)
         self.context.payload = Workflow.from_payload(job.payload)
-        async with self.hosts.connector(place.name, ready=True) as connector:
-            result = await connector.process_job(job, self.context)
+        try:
+            async with self.hosts.connector(place.name, ready=True) as connector:
+                result = await connector.process_job(job, self.context)
+        except anyio.get_cancelled_exc_class():
+            if self.context.service_job_id is not None and self.hosts.is_away(place.name):
+                # It was not stopped as it should be: that is made up for when the server is back.
+                self.upkeep.leave(place.name, self.context.service_job_id)
+            raise
         place.succeeded(_took_s(result))
         return result_from(result, paths, place.name), paths
 

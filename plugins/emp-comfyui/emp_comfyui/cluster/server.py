@@ -62,12 +62,16 @@ class ComfyUIServer:
 
     def environ(self) -> Mapping[str, str]:
         """What makes a connector speak to it."""
-        return {
+        environ = {
             "COMFYUI_HOST": self.ip,
             "COMFYUI_PORT": str(self.port),
             "EMP_COMFYUI_TLS": str(self.tls).lower(),
             "EMP_COMFYUI_BASE_PATH": self.base_path,
         }
+        if self.dir_local:
+            local = self.dir_local.rstrip("/\\")
+            environ |= {"EMP_COMFYUI_OUTPUT_DIR": f"{local}/output", "EMP_COMFYUI_TEMP_DIR": f"{local}/temp"}
+        return environ
 
     def as_dict(self) -> dict[str, Any]:
         """As an entry of ``NUKE_COMFYUI_SERVERS``; what is as by default is left out."""

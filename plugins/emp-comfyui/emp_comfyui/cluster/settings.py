@@ -57,7 +57,7 @@ class ClusterSettings:
     )
     check_timeout_s: float = setting(
         "EMP_COMFYUI_CHECK_TIMEOUT_S",
-        default=5.0,
+        default=10.0,
         parse=number(0.05, 600),
         help="How long it may take to answer that before it counts as offline.",
     )
