@@ -1,7 +1,7 @@
 """The client: redis-py's, with its commands sent over links, and with errors that say what is wrong with the server now."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis import exceptions
@@ -12,7 +12,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from emp_core.errors import ConfigError
 from emp_core.queue.addresses import Node
-from emp_core.queue.links import Links
+from emp_core.queue.links import Links, Subscription
 from emp_core.queue.sending import packed
 from emp_core.queue.topology import ClusterLocator, Locator
 
@@ -26,7 +26,7 @@ class NotReady(exceptions.ConnectionError):
 class Client(Redis):
     """A client that tells what is wrong with the server now (`NotReady`) from what is wrong with the command.
 
-    Commands go over `Links`; what needs a connection for several commands (transactions, subscriptions) has one of the
+    Commands go over `Links`; what needs a connection for several commands (transactions, redis-py's subscriptions) has one of the
     pool's. A command that is cancelled in flight takes its connection with it, so that no reply goes to another command.
     """
 
@@ -82,6 +82,10 @@ class Client(Redis):
             reply if isinstance(reply, Exception) else self._read(reply, args[0], options)
             for reply, (args, options) in zip(replies, stack, strict=True)
         ]
+
+    async def subscription(self, on_reply: Callable[[Any], None]) -> Subscription:
+        """A connection of its own to hear what is published; it is told everything that Redis sends."""
+        return await self._links.subscription(on_reply)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close all connections."""

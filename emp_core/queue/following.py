@@ -3,15 +3,13 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, evolve, field, frozen
 
 from emp_core.errors import JobNotFound
 from emp_core.queue.calls import Calls
 from emp_core.queue.events import JobEvent, decode_event, submitted_event
 from emp_core.queue.keys import Keys
-from emp_core.queue.listening import Listener
+from emp_core.queue.listening import Heard, Listener
 
 __all__ = ["Follower"]
 
@@ -132,10 +130,9 @@ def _is_over(kept: list[str]) -> bool:
     return (latest := next(changes, None)) is not None and latest.is_final
 
 
-async def _next_unkept(heard: MemoryObjectReceiveStream[str]) -> JobEvent | None:
+async def _next_unkept(heard: Heard) -> JobEvent | None:
     """Progress or text that was just told; None when it is time to read what was kept."""
-    with anyio.move_on_after(_REREAD_S):
-        text = await heard.receive()
-        if text and (event := decode_event(text)).name in _UNKEPT:
-            return event
+    text = await heard.next(_REREAD_S)
+    if text and (event := decode_event(text)).name in _UNKEPT:
+        return event
     return None

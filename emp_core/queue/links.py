@@ -1,4 +1,4 @@
-"""Links: connections that are held open for calls, one call at a time each.
+"""Links: connections that are held open for calls, one call at a time each; and one to hear what is published.
 
 redis-py makes a connection and secures it; what comes back is read here, as the event loop gets it. redis-py itself leads
 every command through a dozen coroutines. A busy process hardly notices that (60 µs of CPU a call instead of 52); one that
@@ -8,36 +8,77 @@ slept has to fetch all that code first (250 µs instead of 80), and a job of a q
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import hiredis
 from redis import exceptions
 
-from emp_core.queue.sending import QuickSending
+from emp_core.queue.sending import QuickSending, packed
 
-__all__ = ["Links"]
+__all__ = ["Links", "Subscription"]
 
 
-class _Link(asyncio.Protocol):
-    """One connection."""
+class _Taken(asyncio.Protocol):
+    """A connection that redis-py has made, and that is read here."""
 
-    def __init__(self, connection: QuickSending, reply_s: float) -> None:
+    def __init__(self, connection: QuickSending) -> None:
         self._connection = connection
-        self._reply_s = reply_s
-        self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(
             protocolError=exceptions.InvalidResponse, replyError=connection.refusal, encoding="utf-8", errors="strict"
         )
+        self._transport = connection.transport
+        self._before = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came."""
+        self._reader.feed(data)
+        replies: list[Any] = []
+        while True:
+            try:
+                reply = self._reader.gets()
+            except UnicodeDecodeError as error:
+                reply = error  # of this one; the next can be read
+            except exceptions.InvalidResponse as error:
+                self._end(exceptions.ConnectionError(f"what Redis sent cannot be read: {error}"))
+                return
+            if reply is False:
+                break
+            replies.append(reply)
+        self._take(replies)
+
+    def _take(self, replies: list[Any]) -> None:
+        """Replies came, or a piece of one."""
+        raise NotImplementedError
+
+    def _end(self, error: Exception) -> None:
+        """Nothing more comes."""
+        raise NotImplementedError
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._end(exceptions.ConnectionError(f"the connection was lost: {exc or 'Redis closed it'}"))
+        self._before.connection_lost(None)  # redis-py's own, where somebody may wait for the end
+
+    def drop(self) -> None:
+        """Close it now, whatever is on its way."""
+        self._connection.abandon()
+
+
+class _Link(_Taken):
+    """Carries one call at a time."""
+
+    def __init__(self, connection: QuickSending, reply_s: float) -> None:
+        super().__init__(connection)
+        self._reply_s = reply_s
+        self._loop = asyncio.get_running_loop()
         self._call: asyncio.Future[list[Any]] | None = None
         self._replies: list[Any] = []
         self._wanted = 0
         self._moved_at = 0.0
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._transport = connection.transport
-        self._before = self._transport.get_protocol()
-        self._transport.set_protocol(self)
 
     @property
     def usable(self) -> bool:
@@ -71,20 +112,8 @@ class _Link(asyncio.Protocol):
             raise exceptions.ConnectionError("the connection was lost")
         return self._replies
 
-    def data_received(self, data: bytes) -> None:
-        """Read what came."""
-        self._reader.feed(data)
-        while True:
-            try:
-                reply = self._reader.gets()
-            except UnicodeDecodeError as error:
-                reply = error  # of this one; the next can be read
-            except exceptions.InvalidResponse as error:
-                self._end(exceptions.ConnectionError(f"what Redis sent cannot be read: {error}"))
-                return
-            if reply is False:
-                break
-            self._replies.append(reply)
+    def _take(self, replies: list[Any]) -> None:
+        self._replies += replies
         if self._call is None or len(self._replies) > self._wanted:
             self._end(exceptions.ConnectionError("Redis sent more than was asked for"))
         elif len(self._replies) < self._wanted:
@@ -93,11 +122,6 @@ class _Link(asyncio.Protocol):
             call, self._call = self._call, None
             if not call.done():
                 call.set_result(self._replies)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
-        self._end(exceptions.ConnectionError(f"the connection was lost: {exc or 'Redis closed it'}"))
-        self._before.connection_lost(None)  # redis-py's own, where somebody may wait for the end
 
     def _look(self) -> None:
         """Whether a reply is late. It is not while the call is still being sent, or the reply comes in pieces."""
@@ -123,7 +147,49 @@ class _Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._connection.abandon()
+        super().drop()
+
+
+class Subscription(_Taken):
+    """Hears what is published.
+
+    Args:
+        on_reply: told everything that Redis sends: ``["message", channel, text]``, ``["subscribe", channel, count]``.
+    """
+
+    def __init__(self, connection: QuickSending, on_reply: Callable[[Any], None]) -> None:
+        super().__init__(connection)
+        self._on_reply = on_reply
+        self._over = asyncio.Event()
+        self._error: Exception = exceptions.ConnectionError("it was closed")
+
+    def send(self, *command: str) -> None:
+        """Send a command; what comes of it is heard."""
+        if not self._transport.is_closing():
+            self._transport.write(packed(*command))
+
+    async def ended(self) -> NoReturn:
+        """Wait until nothing more comes.
+
+        Raises:
+            redis.exceptions.ConnectionError: the connection was lost.
+            redis.exceptions.ResponseError: Redis refused a command.
+        """
+        await self._over.wait()
+        raise self._error
+
+    def _take(self, replies: list[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, exceptions.RedisError):
+                self._end(reply)
+            elif not isinstance(reply, Exception):
+                self._on_reply(reply)
+
+    def _end(self, error: Exception) -> None:
+        if not self._over.is_set():
+            self._error = error
+            self._over.set()
+        self.drop()
 
 
 class Links:
@@ -171,15 +237,22 @@ class Links:
             if link.usable:
                 return link
             self._kept.discard(link)  # Redis has closed it meanwhile
+        link = _Link(await self._connected(), self._reply_s)
+        self._kept.add(link)
+        return link
+
+    async def _connected(self) -> QuickSending:
         connection = self._make()
         try:
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py annotates no results
-            link = _Link(connection, self._reply_s)
         except BaseException:
             connection.abandon()
             raise
-        self._kept.add(link)
-        return link
+        return connection
+
+    async def subscription(self, on_reply: Callable[[Any], None]) -> Subscription:
+        """A connection of its own to hear what is published. Whoever asked for it drops it."""
+        return Subscription(await self._connected(), on_reply)
 
     def forget(self) -> None:
         """Use none of these connections for calls to come."""

@@ -52,9 +52,7 @@ class JobQueue:
         self._stack = AsyncExitStack()
         self._open: Calls | None = None
         self._submitter: Submitter | None = None
-        self._listener = Listener(
-            lambda: connect(self.url, settings), Limits.of(settings.lease_s).reply_s, f"{settings.namespace}listening"
-        )
+        self._listener = Listener(lambda: connect(self.url, settings), Limits.of(settings.lease_s).reply_s)
 
     @classmethod
     def connect(
@@ -226,14 +224,25 @@ class JobQueue:
             JobNotFound: there is no such job, or it was forgotten meanwhile.
             TimeoutError: it was not done in time; it goes on.
         """
+        if timeout is None:
+            return await self._wait(job_id)
         with anyio.fail_after(timeout):
-            async with self._listener.subscribed(self.keys.done_channel(job_id)) as heard:
-                while True:
+            return await self._wait(job_id)
+
+    async def _wait(self, job_id: str) -> Job:
+        async with self._listener.subscribed(self.keys.done_channel(job_id)) as heard:
+            told: str | None = None
+            while True:
+                if told or await self._may_be_over(job_id):
                     job = await self.get(job_id)
                     if job.status.is_final:
                         return job
-                    with anyio.move_on_after(_REREAD_S):
-                        await heard.receive()
+                told = await heard.next(_REREAD_S)
+
+    async def _may_be_over(self, job_id: str) -> bool:
+        """Whether it is worth while to read the whole job: it is in a final state, or it is not there."""
+        status = await self._calls.repeated(lambda: self._calls.client.hget(self.keys.job(job_id), "status"))
+        return status is None or JobState(status).is_final
 
     def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.

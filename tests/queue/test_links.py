@@ -203,11 +203,20 @@ async def test_a_refusal_is_a_reply():
 
 
 async def test_a_cancelled_call_takes_its_connection_with_it():
-    server = Counted(silence)
-    async with links_to(server) as links:
+    tell, asked = anyio.create_memory_object_stream[None](1)
+
+    async def silent(stream: SocketStream) -> None:
+        await stream.receive()
+        await tell.send(None)
+        await silence(stream)
+
+    server = Counted(silent)
+    async with tell, asked, links_to(server) as links:
         for _ in range(3):
-            with anyio.move_on_after(0.01):
-                await links.ask(PING, 1)
+            async with anyio.create_task_group() as group:
+                group.start_soon(links.ask, PING, 1)
+                await asked.receive()
+                group.cancel_scope.cancel()
     assert server.made == 3
 
 

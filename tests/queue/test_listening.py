@@ -1,0 +1,118 @@
+"""Hearing what is published, whatever becomes of the connection."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from redis import exceptions
+
+from emp_core.queue.connection import connect
+from emp_core.queue.listening import LOST, Listener
+from emp_core.queue.queue import JobQueue
+from emp_core.testing.link import link_to
+
+
+@asynccontextmanager
+async def listening(url: str, *, reply_s: float = 3.0) -> AsyncIterator[Listener]:
+    """A listener that runs."""
+    listener = Listener(lambda: connect(url), reply_s)
+    async with anyio.create_task_group() as group:
+        group.start_soon(listener.run)
+        yield listener
+        group.cancel_scope.cancel()
+
+
+async def test_what_is_published_is_heard_by_all_who_listen(queue: JobQueue, namespace: str):
+    name, other = f"{namespace}x", f"{namespace}y"
+    async with (
+        listening(queue.url) as listener,
+        listener.subscribed(name) as one,
+        listener.subscribed(name) as two,
+        listener.subscribed(other) as three,
+    ):
+        assert await one.next(5) == LOST  # they came before the connection: something may be missing
+        assert await queue.client.publish(name, "1") == 1
+        assert await queue.client.publish(name, "2") == 1
+        assert [await one.next(5) for _ in range(2)] == ["1", "2"]
+        assert [await two.next(5) for _ in range(3)] == [LOST, "1", "2"]
+        assert [await three.next(limit_s) for limit_s in (5, 0.01)] == [LOST, None]
+
+
+async def connected(listener: Listener, name: str) -> None:
+    """Wait until the listener has a connection."""
+    async with listener.subscribed(name) as heard:
+        assert await heard.next(5) == LOST
+
+
+async def test_a_channel_is_heard_from_when_the_block_is_entered(queue: JobQueue, namespace: str):
+    async with listening(queue.url) as listener:
+        await connected(listener, f"{namespace}first")
+        for i in range(200):
+            async with listener.subscribed(f"{namespace}{i}") as heard:
+                assert await queue.client.publish(f"{namespace}{i}", "now") == 1
+                assert await heard.next(5) == "now"
+
+
+async def test_channels_that_nobody_listens_to_are_left(queue: JobQueue, namespace: str):
+    async with listening(queue.url, reply_s=0.2) as listener:
+        await connected(listener, f"{namespace}first")
+        for i in range(120):
+            async with listener.subscribed(f"{namespace}{i}"):
+                assert len(await queue.client.pubsub_channels(f"{namespace}*")) <= 51
+        with anyio.fail_after(5):
+            while await queue.client.pubsub_channels(f"{namespace}*"):  # noqa: ASYNC110 - Redis tells nobody
+                await anyio.sleep(0.01)
+
+
+async def test_a_channel_that_somebody_comes_back_to_is_heard(queue: JobQueue, namespace: str):
+    name = f"{namespace}x"
+    async with listening(queue.url) as listener:
+        await connected(listener, name)
+        async with listener.subscribed(name) as heard:
+            await queue.client.publish(name, "again")
+            assert await heard.next(5) == "again"
+
+
+async def test_after_a_lost_connection_everybody_is_told_once_it_is_back(queue: JobQueue, namespace: str):
+    async with (
+        link_to(queue.url) as (link, url),
+        listening(url) as listener,
+        listener.subscribed(f"{namespace}x") as heard,
+    ):
+        assert await heard.next(5) == LOST
+        await link.cut()
+        assert await heard.next(5) == LOST
+        # It was told when Redis had confirmed the new subscription: nothing is missed from then on.
+        assert await queue.client.publish(f"{namespace}x", "after") == 1
+        assert await heard.next(5) == "after"
+
+
+async def test_a_connection_that_goes_silent_is_made_anew(queue: JobQueue, namespace: str):
+    async with link_to(queue.url) as (link, url):
+        async with listening(url, reply_s=0.2) as listener, listener.subscribed(f"{namespace}x") as heard:
+            assert await heard.next(5) == LOST
+            link.fall_silent()
+            assert await heard.next(0.6) is None
+            await link.come_up()  # the old connection, too
+            assert await heard.next(10) == LOST
+
+
+async def test_nobody_waits_for_a_subscription_while_redis_is_away(queue: JobQueue, namespace: str):
+    async with link_to(queue.url) as (link, url):
+        await link.go_down()
+        async with listening(url) as listener:
+            with anyio.fail_after(1):
+                async with listener.subscribed(f"{namespace}x") as heard:
+                    await link.come_up()
+            assert await heard.next(0) is None
+            await connected(listener, f"{namespace}y")
+
+
+async def test_a_refusal_is_told(queue: JobQueue):
+    client = connect(queue.url)
+    subscription = await client.subscription(lambda _: None)
+    subscription.send("SUBSCRIBE")
+    with pytest.raises(exceptions.ResponseError, match="wrong number of arguments"):
+        await subscription.ended()
+    await client.aclose()
