@@ -161,6 +161,10 @@ class ComfyUIClient:
             self._has_cancel = reply.status == 200 and isinstance(answer, Mapping) and "cancelled" in answer
         return bool(self._has_cancel)
 
+    async def free_cache(self) -> None:
+        """Have the server forget the results of earlier prompts, once nothing runs."""
+        await self.http.request("POST", "/free", json={"free_memory": True}, silence_s=_QUICK_S, accept=_NO_SUCH_ROUTE)
+
     async def system_stats(self) -> Mapping[str, Any]:
         """What the server says of itself and its devices.
 

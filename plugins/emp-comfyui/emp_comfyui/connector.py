@@ -11,6 +11,7 @@ from attrs import evolve
 from emp_comfyui.checking import check
 from emp_comfyui.client import ComfyUIClient
 from emp_comfyui.cluster.configuration import ClusterConfiguration
+from emp_comfyui.durations import Durations
 from emp_comfyui.errors import interrupted, node_failure
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.inventory import Inventory
@@ -27,7 +28,7 @@ from emp_core.connectors.base import Connector, Health, ServiceConfig, ServiceIn
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.websocket import MessageType, WebSocketConnector
 from emp_core.errors import ConfigError, ConnectionLost, EmpError, JobFailed
-from emp_core.jobs.model import Job, JobSpec
+from emp_core.jobs.model import Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
 
 __all__ = ["ComfyUIRemoteConnector", "ComfyUIWebSocketConnector"]
@@ -35,6 +36,9 @@ __all__ = ["ComfyUIRemoteConnector", "ComfyUIWebSocketConnector"]
 _GREETING = ({"type": "feature_flags", "data": {"supports_preview_metadata": True}},)
 _STANDSTILL_LOOKS = 3
 _STANDSTILL_PAUSE_S = 0.7
+_CACHE_TRIES = 2
+_CACHE_PAUSE_S = 0.3
+"""The server empties its cache when it next has nothing to do: a prompt that comes at once is still answered from it."""
 _WORTH_A_RUN = ("output_missing", "no_output", "interrupted")
 _MESSAGES = {
     "status": MessageType.CONNECTION,
@@ -75,6 +79,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         elif self.access.has_secrets and not is_this_machine(self.access.host):
             self.log.warning("secrets go to the server unencrypted: set EMP_COMFYUI_TLS", endpoint=self.endpoint)
         self._sent_headers = self.access.sent_headers()
+        self._durations = Durations()
         self._folders: SharedFolders | None = None
         self.comfyui = ComfyUIClient(self, stall_s=self.settings.stall_s)
         self.inventory = Inventory(self.comfyui, self.log)
@@ -163,12 +168,26 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         checked = await check(workflow, self.inventory, self.comfyui)
         try:
             workflow = checked.workflow if uploads is None else await uploads.upload(checked.workflow)
-            finished = await self._run(workflow, context)
+            result = await self._run_and_deliver(workflow, context)
         except ConnectionLost:
             self._server_was_away()
             raise
         self.inventory.note_use(checked.models)
-        return await self._deliver(finished, workflow, context)
+        return result
+
+    async def _run_and_deliver(self, workflow: Workflow, context: JobContext) -> JobResult:
+        """Run it, again where the server answers from its cache with files that were deleted meanwhile."""
+        for _ in range(_CACHE_TRIES):
+            finished = await self._run(workflow, context)
+            try:
+                return await self._deliver(finished, workflow, context)
+            except JobFailed as error:
+                if error.details.get("reason") != "output_missing" or not finished.entry.cached:
+                    raise
+                context.log.info("the server's cache names files that are gone: it is emptied", error=error.message)
+            await self.comfyui.free_cache()
+            await anyio.sleep(_CACHE_PAUSE_S)
+        return await self._deliver(await self._run(workflow, context), workflow, context)
 
     async def _run(self, workflow: Workflow, context: JobContext) -> Finished:
         client_id = uuid.uuid4().hex
@@ -179,7 +198,15 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             may_drop=may_drop,
             must_open=workflow.needs_socket,
         ) as socket:
-            run = PromptRun(self.comfyui, workflow, context, self.settings, client_id=client_id, socket=socket)
+            run = PromptRun(
+                self.comfyui,
+                workflow,
+                context,
+                self.settings,
+                client_id=client_id,
+                socket=socket,
+                durations=self._durations,
+            )
             return await run.submit_and_watch()
 
     async def _adopt(self, workflow: Workflow, context: JobContext) -> Finished | None:
@@ -212,7 +239,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         return Finished(entry, adopted=True)
 
     async def _deliver(self, finished: Finished, workflow: Workflow, context: JobContext) -> JobResult:
-        _raise_failure(finished.entry, workflow)
+        _raise_failure(finished.entry, workflow, context.job.error)
         wanted = workflow.temp_outputs
         return await deliver(
             self,
@@ -305,11 +332,11 @@ class ComfyUIRemoteConnector(ComfyUIWebSocketConnector):
         super().__init__(evolve(config, environ=remote_as_local(config.environ)))
 
 
-def _raise_failure(entry: HistoryEntry, workflow: Workflow) -> None:
+def _raise_failure(entry: HistoryEntry, workflow: Workflow, earlier: JobError | None) -> None:
     if entry.interrupted:
         raise interrupted(entry.prompt_id)
     if entry.error is not None:
-        error = node_failure(entry.error, workflow)
+        error = node_failure(entry.error, workflow, earlier)
         error.details["prompt_id"] = entry.prompt_id
         raise error
 

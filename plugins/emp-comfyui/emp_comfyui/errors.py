@@ -20,6 +20,7 @@ from emp_core.errors import (
     OutOfMemory,
     ServiceBroken,
 )
+from emp_core.jobs.model import JobError
 
 __all__ = ["clean", "dropped_outputs", "interrupted", "node_failure", "refusal"]
 
@@ -79,12 +80,16 @@ def dropped_outputs(node_errors: Any) -> InvalidJob | None:
     )
 
 
-def node_failure(error: Mapping[str, Any], workflow: Workflow) -> ConnectorError:
+def node_failure(error: Mapping[str, Any], workflow: Workflow, earlier: JobError | None = None) -> ConnectorError:
     """The error for an ``execution_error`` that ended a prompt.
 
     Most are JobFailed, which is tried again while attempts last, elsewhere if possible: the same exception type comes
     from a wrong workflow and from a damaged model file, an old node or a full disk, and the server keeps the results of
-    all nodes before the one that failed, so that another attempt costs little.
+    all nodes before the one that failed, so that another attempt costs little. What fails twice in the same way would fail a
+    third time: that is InvalidJob, as is a picture that is none.
+
+    Args:
+        earlier: how the attempt before failed.
     """
     exception = str(error.get("exception_type") or "")
     node_id = str(error.get("node_id") or "?")
@@ -109,6 +114,10 @@ def node_failure(error: Mapping[str, Any], workflow: Workflow) -> ConnectorError
             )
         case "AcceleratorError" | "CudaError" | "DeferredCudaCallError":
             return ServiceBroken(said, hint="restart the ComfyUI server: its GPU context is damaged", details=details)
+        case "UnidentifiedImageError":
+            return InvalidJob(said, hint="give a picture in a format that the server's Pillow reads", details=details)
+    if earlier is not None and details.items() <= dict(earlier.details).items():
+        return InvalidJob(f"{said}, in the same way twice", hint="mend the workflow or the node", details=details)
     return JobFailed(said, details=details)
 
 

@@ -1,5 +1,6 @@
 """What the frames of a web socket say of one prompt."""
 
+from emp_comfyui.durations import Durations
 from emp_comfyui.frames import Message, Picture, ProgressText, decode
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.progress import ProgressTracker
@@ -24,12 +25,12 @@ class Listener:
         pictures: outputs that came over the socket, in order.
     """
 
-    def __init__(self, workflow: Workflow, prompt_id: str) -> None:
+    def __init__(self, workflow: Workflow, prompt_id: str, durations: Durations | None = None) -> None:
         self.ended = False
         self.pictures: list[Picture] = []
         self._workflow = workflow
         self._prompt_id = prompt_id
-        self._tracker = ProgressTracker(workflow)
+        self._tracker = ProgressTracker(workflow, durations)
         self._log = get_logger("emp.comfyui").bind(prompt_id=prompt_id)
         self._executing = False
         self._picture_bytes = 0

@@ -23,10 +23,11 @@ from emp_core.jobs.model import Artifact
 from emp_core.jobs.outcomes import JobResult
 from emp_core.storage.names import safe_key
 
-__all__ = ["OutputFile", "deliver", "media_type_of", "read_outputs"]
+__all__ = ["OutputFile", "deliver", "media_type_of", "named_models", "read_outputs"]
 
 _FLAGS = frozenset({"animated"})
 _MAX_TEXT = 100_000
+_MODELS_3D = (".glb", ".gltf", ".obj", ".fbx", ".stl", ".ply", ".usdz", ".splat", ".ksplat", ".spz")
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
 _TYPES = mimetypes.MimeTypes(filenames=())
 for _suffix, _type in (
@@ -85,6 +86,22 @@ def read_outputs(entry: HistoryEntry) -> tuple[tuple[OutputFile, ...], dict[str,
     return tuple(files), values
 
 
+def named_models(values: Mapping[str, Mapping[str, Sequence[Any]]]) -> tuple[OutputFile, ...]:
+    """3D models that nodes name in words alone, as ``Preview3D`` does: they may be output files.
+
+    Source: newer servers take such texts for files of type ``output`` themselves, in ``/api/jobs``.
+    """
+    found = []
+    for node_id, output in values.items():
+        for key, items in output.items():
+            for text in items:
+                if isinstance(text, str) and text.lower().endswith(_MODELS_3D) and "\n" not in text:
+                    subfolder, _, filename = text.replace("\\", "/").rpartition("/")
+                    file = OutputFile(node_id, key, filename, subfolder, "output")
+                    found += [file] if _has_safe_name(file) else []
+    return tuple(found)
+
+
 def media_type_of(filename: str, told: str | None) -> str:
     """A file's media type: by its name, else as the server tells it. Newer servers tell less, for browsers' sake."""
     guessed, encoding = _TYPES.guess_type(filename)
@@ -122,11 +139,17 @@ async def deliver(
         _check_name(file, finished.entry.prompt_id)
     stored: dict[tuple[str, str, str], Artifact] = {}
     shown: dict[str, dict[str, Any]] = {}
-    total = len({file.identity for file in files}) + len(finished.pictures)
-    for file in files:
+    named = named_models(values)
+    total = len({file.identity for file in (*files, *named)}) + len(finished.pictures)
+    for file in (*files, *named):
         if file.identity not in stored:
             content = _opened(http, folders, file, finished.entry.prompt_id, max_bytes)
-            stored[file.identity] = await _fetch(content, file, workflow, context)
+            try:
+                stored[file.identity] = await _fetch(content, file, workflow, context)
+            except JobFailed as error:
+                if file in files or error.details.get("reason") != "output_missing":
+                    raise
+                continue  # it was no file, only words
             await context.progress(_share(len(stored), total), f"stored {file.filename}")
         _node(shown, file.node_id, workflow)["files"].append(_file_shown(file, stored[file.identity]))
     artifacts = list(stored.values())
@@ -147,6 +170,14 @@ def _wanted(files: Sequence[OutputFile], *, temp_outputs: bool, others: bool) ->
     kept = tuple(file for file in files if file.type == "output")
     temporary = tuple(file for file in files if file.type == "temp")
     return kept + temporary if temp_outputs or not (kept or others) else kept
+
+
+def _has_safe_name(file: OutputFile) -> bool:
+    try:
+        safe_key(file.name)
+    except UnsafeName:
+        return False
+    return True
 
 
 def _check_name(file: OutputFile, prompt_id: str) -> None:

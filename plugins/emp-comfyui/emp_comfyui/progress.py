@@ -1,29 +1,46 @@
 """How far a prompt is, from what the server says of its nodes."""
 
+import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
+from emp_comfyui.durations import Durations
+from emp_comfyui.graph import needed_by, outputs_of
+from emp_comfyui.needs import may_be_output
 from emp_comfyui.workflow import Workflow
 
 __all__ = ["ProgressTracker"]
 
 
 class ProgressTracker:
-    """Counts the nodes of one prompt: those that are done, and the fractions of those that run, over all of them.
+    """The nodes of one prompt that are done, and the fractions of those that run, each counted by how long it should take.
 
-    Cached nodes are done. Ids that are not in the workflow (nodes put in at run time) count for nothing: their number is
-    not known beforehand, and the node that they stand for counts. The fraction never falls.
+    Cached nodes do not count, nor do those that nothing needs, nor ids that are not in the workflow (nodes put in at run time:
+    their number is not known beforehand, and the node that they stand for counts). The fraction never falls.
 
     Servers before 0.3.45 say only which node runs now, so the one before it is done; later ones tell the state of every
     node, and nodes may run side by side, so from the first such message on only states count.
+
+    Args:
+        durations: what nodes are expected to take; learns from this prompt.
     """
 
-    def __init__(self, workflow: Workflow) -> None:
+    def __init__(self, workflow: Workflow, durations: Durations | None = None) -> None:
         self.node_id: str | None = None
         """The node that runs now, as last told."""
         self._workflow = workflow
+        self._durations = durations or Durations()
+        graph = workflow.graph
+        counted = needed_by(graph, outputs_of(graph, may_be_output(graph), workflow.targets)) or frozenset(graph)
+        self._weights = {
+            node_id: self._durations.expected_s(str(graph[node_id]["class_type"]), graph[node_id]["inputs"])
+            for node_id in counted
+        }
+        self._cached: set[str] = set()
         self._done: set[str] = set()
         self._running: dict[str, float] = {}
+        self._begun_at: dict[str, float] = {}
         self._steps: tuple[str, float, float] | None = None
         self._states_told = False
         self._fraction = 0.0
@@ -31,8 +48,11 @@ class ProgressTracker:
     @property
     def fraction(self) -> float:
         """From 0 to 1."""
-        running = sum(part for node_id, part in self._running.items() if node_id not in self._done)
-        told = (len(self._done) + running) / len(self._workflow.graph)
+        weights = {node_id: weight for node_id, weight in self._weights.items() if node_id not in self._cached}
+        parts = {**self._running, **dict.fromkeys(self._done, 1.0)}
+        total = math.fsum(weights.values())
+        reached = math.fsum(part * weights.get(node_id, 0.0) for node_id, part in parts.items())
+        told = reached / total if total else float(bool(self._cached))
         self._fraction = min(1.0, max(self._fraction, told))
         return self._fraction
 
@@ -49,13 +69,14 @@ class ProgressTracker:
     def nodes_cached(self, node_ids: Any) -> None:
         """``execution_cached``: these will not run."""
         if isinstance(node_ids, list):
-            self._done |= {node for node in node_ids if isinstance(node, str) and node in self._workflow.graph}
+            self._cached |= {node for node in node_ids if isinstance(node, str)} - self._done - self._running.keys()
 
     def node_executing(self, node_id: str) -> None:
         """``executing``: this node begins."""
         if not self._states_told and self.node_id is not None and self.node_id != node_id:
             self._finish(self.node_id)
         self.node_id = node_id
+        self._begin(node_id)
 
     def node_executed(self, node_id: Any) -> None:
         """``executed``: this node's outputs are there."""
@@ -80,15 +101,26 @@ class ProgressTracker:
             if state.get("state") == "finished":
                 self._finish(node_id)
             elif (part := _part(state.get("value"), state.get("max"))) is not None:
+                self._begin(node_id)
                 self._advance(node_id, part)
 
+    def _begin(self, node_id: str) -> None:
+        if node_id in self._workflow.graph and node_id not in self._done:
+            self._begun_at.setdefault(node_id, time.monotonic())
+
     def _finish(self, node_id: str) -> None:
-        if node_id in self._workflow.graph:
-            self._done.add(node_id)
-            self._running.pop(node_id, None)
+        if node_id not in self._workflow.graph or node_id in self._done:
+            return
+        self._done.add(node_id)
+        self._running.pop(node_id, None)
+        begun_at = self._begun_at.get(node_id)
+        if begun_at is not None:
+            node = self._workflow.graph[node_id]
+            self._durations.learn(str(node["class_type"]), node["inputs"], time.monotonic() - begun_at)
 
     def _advance(self, node_id: str, part: float) -> None:
         if node_id in self._workflow.graph and node_id not in self._done:
+            self._cached.discard(node_id)
             self._running[node_id] = max(part, self._running.get(node_id, 0.0))
 
 

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from emp_comfyui.client import Accepted, ComfyUIClient
 from emp_comfyui.dialect import Handover, own_client_id
+from emp_comfyui.durations import Durations
 from emp_comfyui.errors import dropped_outputs
 from emp_comfyui.frames import Picture
 from emp_comfyui.history import HistoryEntry
@@ -66,6 +67,7 @@ class PromptRun:
     Args:
         socket: where its frames arrive; None: nowhere, it is an earlier attempt's.
         prompt_id: the prompt to watch; made here when not given.
+        durations: what nodes of this server are expected to take.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class PromptRun:
         client_id: str | None,
         socket: Socket | None,
         prompt_id: str | None = None,
+        durations: Durations | None = None,
     ) -> None:
         self.prompt_id = prompt_id or str(uuid.uuid4())
         self._client = client
@@ -86,7 +89,8 @@ class PromptRun:
         self._settings = settings
         self._client_id = client_id
         self._socket = socket
-        self._listener = Listener(workflow, self.prompt_id)
+        self._durations = durations
+        self._listener = Listener(workflow, self.prompt_id, durations)
         self._truth = Truth(client, settings, self.prompt_id)
         self._may_run = prompt_id is not None
         self._answered = prompt_id is not None
@@ -130,7 +134,7 @@ class PromptRun:
         self._answered = True
         if accepted.prompt_id != self.prompt_id:
             self.prompt_id = accepted.prompt_id
-            self._listener = Listener(self._workflow, self.prompt_id)
+            self._listener = Listener(self._workflow, self.prompt_id, self._durations)
             self._truth = Truth(self._client, self._settings, self.prompt_id)
             await self._context.checkpoint(self.prompt_id)
         problem = dropped_outputs(accepted.node_errors)

@@ -14,7 +14,7 @@ from emp_core.config import Settings
 from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.context import JobContext, Preview
 from emp_core.inputs.taking import InputTaking
-from emp_core.jobs.model import Job
+from emp_core.jobs.model import Job, JobError
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
@@ -60,7 +60,15 @@ class Rig:
     connector: ComfyUIWebSocketConnector
     folder: Path
 
-    def job(self, payload: Any, *, job_id: str = "job", earlier: str | None = None, attempt: int = 1) -> Job:
+    def job(
+        self,
+        payload: Any,
+        *,
+        job_id: str = "job",
+        earlier: str | None = None,
+        attempt: int = 1,
+        error: JobError | None = None,
+    ) -> Job:
         return Job(
             job_id,
             "comfyui",
@@ -69,6 +77,7 @@ class Rig:
             payload=payload,
             attempt=attempt,
             service_job_id=earlier,
+            error=error,
             requirement=Requirement("comfyui"),
         )
 

@@ -19,6 +19,7 @@ from emp_core.errors import (
     ServiceUnavailable,
     UnsafeName,
 )
+from emp_core.jobs.retry import job_error
 
 from .rig import Rig, Told, image, one_image, rigged, save, slow_image
 
@@ -40,6 +41,25 @@ async def test_a_node_that_fails_is_named_without_paths_and_tracebacks(tmp_path:
     assert "tensor" not in str(caught.value.as_dict())
     assert "x.bin" in caught.value.message
     assert rig.stored == []
+
+
+async def test_a_node_that_fails_twice_in_the_same_way_is_not_tried_a_third_time(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        with pytest.raises(JobFailed) as first:
+            await rig.run(raising("ValueError"))
+        error = job_error(first.value, retryable=True)
+        with pytest.raises(InvalidJob, match="in the same way twice"):
+            await rig.run(raising("ValueError"), attempt=2, error=error)
+        with pytest.raises(JobFailed):
+            await rig.run(raising("KeyError"), attempt=2, error=error)
+
+
+async def test_a_picture_that_is_none_is_the_jobs_own_mistake(tmp_path: Path):
+    graph = {"1": {"class_type": "LoadImage", "inputs": {"image": "no picture.png"}}, "2": save("1")}
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        (server.folders.path("input") / "no picture.png").write_bytes(b"no picture")
+        with pytest.raises(InvalidJob, match="UnidentifiedImageError"):
+            await rig.run(graph)
 
 
 async def test_out_of_memory_is_known_by_its_type(tmp_path: Path):

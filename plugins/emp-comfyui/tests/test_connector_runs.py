@@ -80,6 +80,15 @@ async def test_a_cached_repeat_gives_the_old_files_again(tmp_path: Path):
     assert told.percents == sorted(told.percents)
 
 
+async def test_files_that_were_deleted_though_the_cache_names_them_are_made_again(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
+        first = await rig.run(one_image(), job_id="a")
+        (server.folders.path("output") / "out_00001_.png").unlink()
+        again = await rig.run(one_image(), job_id="b")
+        assert len(server.prompts) == 3
+    assert [artifact.sha256 for artifact in again.artifacts] == [artifact.sha256 for artifact in first.artifacts]
+
+
 async def test_every_output_comes_with_its_subfolder(tmp_path: Path):
     graph = {"1": image(batch=2), "2": save("1", "deep/er/a"), "3": save("1", "b")}
     async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
@@ -113,3 +122,21 @@ async def test_some_outputs_may_run_alone(tmp_path: Path):
     async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
         result = await rig.run({"prompt": graph, "partial_execution_targets": ["3"]})
     assert [artifact.name for artifact in result.artifacts] == ["right_00001_.png"]
+
+
+async def test_3d_models_that_a_node_names_in_words_are_files_if_the_server_gives_them(tmp_path: Path):
+    def naming(name: str) -> dict[str, object]:
+        return {"1": {"class_type": "Preview3D", "inputs": {"model_file": name}}}
+
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        meshes = server.folders.path("output") / "3d"
+        meshes.mkdir()
+        (meshes / "mesh.glb").write_bytes(b"glTF")
+        there = await rig.run(naming("3d/mesh.glb"), job_id="a")
+        absent = await rig.run(naming("3d/none.glb"), job_id="b")
+        outside = await rig.run(naming("../mesh.glb"), job_id="c")
+    [artifact] = there.artifacts
+    assert (artifact.name, artifact.media_type) == ("mesh.glb", "model/gltf-binary")
+    assert there.data["outputs"]["1"]["files"][0]["subfolder"] == "3d"
+    assert absent.artifacts == outside.artifacts == ()
+    assert absent.data["outputs"]["1"]["values"]["result"][0] == "3d/none.glb"
