@@ -42,7 +42,7 @@ def read_payload(kind: type[T], payload: Any) -> T:
         PluginError: the class has a field that no JSON value can be read into.
     """
     try:
-        return _read(payload_reader(kind), kind, payload, "payload")
+        return _read(payload_reader, kind, payload, "payload")
     except Unfit as unfit:
         raise InvalidJob(
             f"the payload cannot be used: {unfit}",
@@ -58,10 +58,11 @@ def read_answer(kind: type[T], answer: Any) -> T:
         Unfit: it does not fit.
         PluginError: as `read_payload` does.
     """
-    return _read(_answer_reader(kind), kind, answer, "answer")
+    return _read(_answer_reader, kind, answer, "answer")
 
 
-def _read(read: "_Hook", kind: type[T], value: Any, root: str) -> T:
+def _read(reader: Callable[[Any], "_Hook"], kind: type[T], value: Any, root: str) -> T:
+    read = reader(kind)
     try:
         made: T = read(value, kind)
     except Exception as error:  # validators are the author's code, and what they raise says what is wrong

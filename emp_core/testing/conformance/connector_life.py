@@ -151,6 +151,7 @@ class LifeRules(ConnectorRules):
         if not self.secrets:
             pytest.skip("give secrets: the texts that environ hands over and nobody may see, such as a password or key")
         caplog.set_level(logging.INFO)
+        caplog.set_level(logging.DEBUG, "emp")  # as workers show, at most
         shown: list[object] = [rig.connector, rig.connector.config]
         shown += await self._say_everything(rig)
         if linked is not None:
@@ -174,9 +175,7 @@ class LifeRules(ConnectorRules):
         return shown
 
     async def _live(self, linked: Service | None, connector: Connector, folder: Path) -> None:
-        """A whole life: a job that goes well, one that is cancelled, one whose service goes down, and the end."""
-        if linked is not None:
-            await linked.link.come_up()
+        """A whole life: a job that goes well, one that is cancelled, one whose service talks garbage, and the end."""
         async with anyio.create_task_group() as group:
             await connector.connect()
             rig = self.rig_at(folder / "life", connector, group)
@@ -185,12 +184,14 @@ class LifeRules(ConnectorRules):
                 job = await self.begin_long(rig, linked)
                 job.scope.cancel()
                 await job.until_ended()
-                if linked is not None and linked.driver.can_hold:
-                    linked.driver.release()
-            await connector.check_health()
             if linked is not None:
-                await linked.link.go_down()
-                await rig.run(self.payloads[0])
+                if linked.driver.can_hold:
+                    linked.driver.release()
+                await linked.link.answer_with(self.garbage[0])
+                await rig.begin(self.payloads[0]).until_ended_in_time_lapse(PATIENCE_S)
+                await linked.link.come_up()
+            await connector.check_health()
+            await rig.run(self.payloads[0])
             with anyio.fail_after(PATIENCE_S):
                 await connector.disconnect()
 

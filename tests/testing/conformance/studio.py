@@ -11,8 +11,7 @@ from aiohttp import web
 from attrs import define, field
 
 from emp_core import Health, HTTPConnector, InvalidJob, Job, JobContext, JobResult, ServiceConfig, ServiceInfo
-from emp_core.connectors.http import Reply
-from emp_core.errors import ConnectorError, EmpError, ServiceUnavailable
+from emp_core.errors import ConnectorError, EmpError, JobFailed, ServiceUnavailable
 from emp_core.testing.conformance.connector import ConnectorConformance
 from emp_core.testing.fake_service import FakeService
 from emp_core.testing.link import GARBAGE
@@ -89,8 +88,11 @@ class StudioConnector(HTTPConnector):
         while True:
             answer = await self.ask(run)
             await context.progress(0.5, "under way")
-            if self.understood(answer, "state") == "done":
-                return self.understood(answer, "text")
+            match self.understood(answer, "state"):
+                case "done":
+                    return self.understood(answer, "text")
+                case "stopped":
+                    raise JobFailed("somebody stopped it")
 
     async def ask(self, run: str) -> Any:
         """How it is, as soon as it has changed."""
@@ -103,9 +105,6 @@ class StudioConnector(HTTPConnector):
     async def deliver(self, shouted: str, context: JobContext) -> JobResult:
         artifact = await context.save(shouted.encode(), "shout.txt", "text/plain")
         return JobResult({"text": shouted}, artifacts=(artifact,))
-
-    def error_for(self, reply: Reply, doing: str) -> EmpError:
-        return super().error_for(reply, doing)
 
     def understood(self, answer: Any, key: str) -> str:
         if isinstance(answer, Mapping) and isinstance(answer.get(key), str):
