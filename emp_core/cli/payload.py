@@ -3,7 +3,9 @@
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from emp_core.errors import ConfigError, PayloadTooLarge
@@ -87,20 +89,26 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-def apply_fields(payload: dict[str, Any], assignments: tuple[str, ...]) -> None:
+def apply_fields(
+    payload: dict[str, Any], assignments: tuple[str, ...], files: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     r"""Set fields of the payload: ``key=value``, ``6.inputs.text=value``; ``\.`` is a dot within a name.
 
-    A value that parses as JSON is what it says, any other is a text. Objects that are missing on the way are made.
+    A value that parses as JSON is what it says, any other is a text; ``@@`` begins one with an ``@``. Objects that are
+    missing on the way are made.
+
+    Args:
+        files: what stands in the place of ``@FILE``, by the whole assignment.
 
     Raises:
         ConfigError: assignments that cannot be carried out; lists all of them.
     """
-    problems = [problem for assignment in assignments if (problem := _assign(payload, assignment)) is not None]
+    problems = [problem for assignment in assignments if (problem := _assign(payload, assignment, files)) is not None]
     if problems:
         raise ConfigError("the payload's fields cannot be set", problems=tuple(problems))
 
 
-def _assign(payload: dict[str, Any], assignment: str) -> str | None:
+def _assign(payload: dict[str, Any], assignment: str, files: Mapping[str, Any]) -> str | None:
     path, equals, text = assignment.partition("=")
     names = [name.replace("\\.", ".") for name in _DOT.split(path)]
     if not equals or not all(names):
@@ -117,13 +125,15 @@ def _assign(payload: dict[str, Any], assignment: str) -> str | None:
         else:
             return f"-p {assignment}: {'.'.join(names[:depth])} is {kind_of(here)}, so nothing can be set in it"
         if last:
-            here[key] = _value(text)
+            here[key] = files[assignment] if assignment in files else _value(text)
         else:
             here = here.setdefault(key, {}) if isinstance(here, dict) else here[key]
     return None
 
 
 def _value(text: str) -> Any:
+    if text.startswith("@@"):
+        return text[1:]
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

@@ -1,8 +1,9 @@
 """`emp submit`: put a job into the queue."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from emp_core.cli.output import clean, emit, json_option, note, warn
 from emp_core.cli.payload import apply_fields, read_payload
 from emp_core.cli.showing import emit_outcome
 from emp_core.config import Settings
-from emp_core.jobs.codec import as_shown
+from emp_core.jobs.codec import as_shown, dumps
 from emp_core.jobs.model import DEFAULT_PRIORITY, Job, JobSpec
 from emp_core.jobs.requirements import Requirements
 from emp_core.queue.queue import JobQueue
@@ -74,13 +75,27 @@ def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[s
 @click.command()
 @click.argument("service")
 @click.argument("payload", required=False, metavar="[FILE|-|JSON]")
-@click.option("-p", "--param", "fields", multiple=True, metavar="K=V", help="Set a field of the payload; repeatable.")
+@click.option(
+    "-p",
+    "--param",
+    "fields",
+    multiple=True,
+    metavar="K=V",
+    help="Set a field of the payload; @FILE is a file; repeatable.",
+)
 @click.option(
     "--priority", type=click.IntRange(0, 100), default=DEFAULT_PRIORITY, show_default=True, help="More is sooner."
 )
 @click.option("--wait", is_flag=True, help="Wait until the job is done; exit 1 when it failed.")
 @click.option(
     "--wait-timeout", type=click.FloatRange(0), metavar="S", help="Wait at most so many seconds; the job goes on."
+)
+@click.option(
+    "--output",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Wait, and copy the outputs into this folder.",
 )
 @click.option("--strict", is_flag=True, help="Refuse the job when no live worker can run it.")
 @click.option("--idempotency-key", metavar="KEY", help="Submitting again under the same key gives the same job.")
@@ -115,6 +130,7 @@ def submit(
     fields: tuple[str, ...],
     wait: bool,
     wait_timeout: float | None,
+    folder: Path | None,
     strict: bool,
     as_json: bool,
     start_at: datetime | None,
@@ -124,7 +140,8 @@ def submit(
     """Put a job for SERVICE into the queue, and print its id.
 
     The payload is a JSON object: a file, `-` for stdin, or the object itself in quotes; `{}` when not given. `-p` sets
-    fields of it: VALUE is taken as JSON if it is JSON, else as text, and dots lead into nested fields.
+    fields of it: VALUE is taken as JSON if it is JSON, else as text, and dots lead into nested fields. @FILE hands over a
+    file (@- what comes from stdin): in the payload if it is small, through the artifact store otherwise.
 
     With --wait, progress is shown, then the outputs and the result; with --json, the job as JSON. Ctrl-C while waiting
     leaves the job running.
@@ -132,6 +149,7 @@ def submit(
     \b
     Examples:
       emp submit comfyui workflow.json --wait
+      emp submit comfyui workflow.json -p 10.inputs.image=@photo.png --output results
       emp submit comfyui workflow.json -p 6.inputs.text="a red fox" -p 3.inputs.seed=7 --wait
       echo '{"hello": 1}' | emp submit echo - --wait --json
       emp submit echo '{"hello": 1}' --priority 80 --label team=art --deadline 600
@@ -140,8 +158,12 @@ def submit(
     if start_at is not None and delay is not None:
         raise click.UsageError("the start is given twice: as --start-at and as --delay")
     settings = prepared(quiet=("emp.submit",))
+    if folder is not None:
+        from emp_core.cli.saving import check_folder
+
+        check_folder(folder)
     body = read_payload(payload, max_bytes=settings.max_payload_bytes)
-    apply_fields(body, fields)
+    apply_fields(body, fields, _handed_over(fields, settings, body, given["customer"]))
     spec = JobSpec(
         service_required=service,
         payload=body,
@@ -159,14 +181,27 @@ def submit(
         pool=given["pool"],
         region=given["region"],
     )
-    waiting = wait or wait_timeout is not None
+    waiting = wait or wait_timeout is not None or folder is not None
     submitted: list[Job] = []
     try:
-        return run_async(_submit, settings, spec, strict, waiting, wait_timeout, as_json, submitted.append)
+        return run_async(_submit, settings, spec, strict, waiting, wait_timeout, folder, as_json, submitted.append)
     except KeyboardInterrupt:
         for job in submitted:
             note(f"job {job.id} goes on; `emp jobs wait {job.id}` waits on, `emp jobs cancel {job.id}` cancels it")
         raise
+
+
+def _handed_over(
+    fields: tuple[str, ...], settings: Settings, body: dict[str, Any], customer: str | None
+) -> Mapping[str, Any]:
+    """What stands in the payload for the files among the fields, by their assignments."""
+    if not any("=@" in field for field in fields):
+        return {}
+    from emp_core.cli.attaching import attachments_in, payload_values
+
+    with attachments_in(fields) as attachments:
+        used = len(dumps(body)) + sum(map(len, fields))
+        return run_async(payload_values, attachments, settings, used, customer)
 
 
 def _asked(requirements: dict[str, Any], models: tuple[str, ...]) -> Requirements:
@@ -181,6 +216,7 @@ async def _submit(
     strict: bool,
     waiting: bool,
     limit_s: float | None,
+    folder: Path | None,
     as_json: bool,
     on_submitted: Callable[[Job], None],
 ) -> int:
@@ -194,7 +230,17 @@ async def _submit(
         if not as_json:
             note(f"job {job.id}")
         done = await follow(queue, job.id, limit_s=limit_s, silent=as_json)
-        return emit_outcome(done, as_json=as_json)
+    code = emit_outcome(done, as_json=as_json)
+    if folder is not None:
+        await _save(done, folder, settings)
+    return code
+
+
+async def _save(job: Job, folder: Path, settings: Settings) -> None:
+    from emp_core.cli.saving import save_outputs
+
+    for path in await save_outputs(job, folder, settings):
+        note(f"Saved      {path}")
 
 
 async def _warn_if_unserved(queue: JobQueue, job: Job) -> None:

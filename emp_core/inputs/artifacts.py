@@ -21,7 +21,7 @@ UPLOADS = "inputs"
 """The folder of a store that submitters put files into."""
 
 _SEGMENTS_MAX = 12
-_NUMBERED = re.compile(r"^\d+-\d+-")
+_NUMBERED = re.compile(r"^\d+(\.\d+)?-\d+-")
 
 
 @frozen

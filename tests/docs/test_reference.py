@@ -87,7 +87,13 @@ def test_every_exit_code_is_on_the_page() -> None:
 
 def test_every_event_is_on_the_page() -> None:
     known = set(re.findall(r"``(\w+)``", inspect.getdoc(events.JobEvent).partition("at:")[0]))  # type: ignore[union-attr]
-    emitted = set(re.findall(r"emit\(\w+, '(\w+)'", SCRIPTS)) | {"retried", "released", "progress", "unserved", "warned"}
+    emitted = set(re.findall(r"emit\(\w+, '(\w+)'", SCRIPTS)) | {
+        "retried",
+        "released",
+        "progress",
+        "unserved",
+        "warned",
+    }
     shown = page(REFERENCE / "jobs.md").section("Events").table
     assert known == shown.keys()
     assert not emitted - known
