@@ -67,6 +67,7 @@ class JobContext:
         warn: Callable[[str], Awaitable[None]] | None = None,
         secure_checkpoint: Callable[[str], Awaitable[None]] | None = None,
         put_out: Callable[[str], None] | None = None,
+        is_handed_on: Callable[[], bool] = lambda: False,
         deadline: datetime | None = None,
         payload: Any = None,
     ) -> None:
@@ -84,6 +85,7 @@ class JobContext:
         self._warn = warn
         self._secure_checkpoint = secure_checkpoint or save_checkpoint
         self._put_out = put_out
+        self._is_handed_on = is_handed_on
         self._percent = 0.0
         self._saved: list[Artifact] = []
         self._has_text = False
@@ -118,6 +120,14 @@ class JobContext:
         """One of several servers runs the job from now on. Checkpoints name it, and only a run that was left there counts."""
         if endpoint != self.endpoint:
             self.endpoint, self.service_job_id = endpoint, None
+
+    @property
+    def is_handed_on(self) -> bool:
+        """Whether the job, while it is being stopped here, goes to another attempt, which may adopt its run.
+
+        A run that must not be begun twice is left alone then; otherwise stopping stops the service's work, too.
+        """
+        return self._is_handed_on()
 
     @property
     def has_put_out(self) -> bool:

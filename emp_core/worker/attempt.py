@@ -39,6 +39,7 @@ log = get_logger("emp.worker")
 
 NotDone = Retry | Failed | Release | Cancelled
 
+_HANDED_ON = ("lost", "drained")
 _MESSAGE_MAX = 8_000
 _DETAILS_MAX = 32_000
 """Characters of an error that go into the job; a service may put a whole page into its message."""
@@ -142,6 +143,7 @@ class Attempts:
             save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
             secure_checkpoint=lambda service_job_id: self.leases.checkpoint_now(held, service_job_id),
             put_out=lambda text: self.leases.put_out(held, text),
+            is_handed_on=lambda: held.stopped in _HANDED_ON,
             warn=lambda message: self._tell_warning(job, message),
             deadline=job.deadline_at,
             payload=payload,

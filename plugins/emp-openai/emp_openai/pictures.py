@@ -1,0 +1,43 @@
+"""Pictures from an answer: proven to be pictures before they count as outputs."""
+
+import base64
+import binascii
+
+from emp_core.connectors.context import JobContext
+from emp_core.errors import JobFailed
+from emp_core.inputs.files import Input
+from emp_core.inputs.media_types import HEAD_BYTES, extension_of, settled_type
+from emp_core.jobs.inputs import InputPlace
+from emp_core.jobs.model import Artifact
+
+__all__ = ["as_data_url", "picture_of", "save_picture"]
+
+
+def picture_of(text: str, endpoint: str) -> tuple[bytes, str]:
+    """A picture and its media type, from base64 as it stands in an answer.
+
+    Raises:
+        JobFailed: it is no picture: text of a refusal is none.
+    """
+    try:
+        data = base64.b64decode(text.partition(";base64,")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        data = b""
+    found = [one for one in settled_type(data[:HEAD_BYTES], said=None, told=None, name="") if one.startswith("image/")]
+    if not found:
+        raise JobFailed(
+            f"{endpoint} answered with something that is no picture",
+            details={"reason": "no_picture", "bytes": len(data)},
+        )
+    return data, found[0]
+
+
+async def save_picture(text: str, index: int, context: JobContext, endpoint: str) -> Artifact:
+    """Store a picture as an output of the job. Raises JobFailed: it is none."""
+    data, media_type = picture_of(text, endpoint)
+    return await context.save(data, f"image-{index + 1}{extension_of(media_type)}", media_type)
+
+
+async def as_data_url(_: InputPlace, file: Input) -> str:
+    """A file of the job as it stands in messages: the API takes addresses, and this is one that needs no network."""
+    return f"data:{file.media_type};base64,{base64.b64encode(await file.read()).decode()}"
