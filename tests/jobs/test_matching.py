@@ -148,7 +148,9 @@ def test_a_service_tells_capabilities_of_its_own_and_the_operators_word_counts_f
     asked = need({"capabilities": {"nodes": ["A"], "fast": True}})
     assert reasons(asked, offer(service=told)) == ()
     assert reasons(need({"exclude": {"nodes": "B"}}), offer(service=told)) != ()
-    assert reasons(asked, offer(service=told, custom={"fast": False})) == ("capability fast is false, the job wants true",)
+    assert reasons(asked, offer(service=told, custom={"fast": False})) == (
+        "capability fast is false, the job wants true",
+    )
 
 
 def test_of_a_long_list_only_what_is_missing_is_told():

@@ -11,7 +11,15 @@ from emp_core.jobs.outcomes import Failed, Release, Retry
 from emp_core.jobs.retry import Backoff, job_error, outcome_of
 
 BACKOFF = Backoff(2.0, 300.0)
-PERMANENT = {"InvalidJob", "ContentRefused", "NotRepeated", "InputError", "AddressRefused", "UnsafeName", "DeadlineExceeded"}
+PERMANENT = {
+    "InvalidJob",
+    "ContentRefused",
+    "NotRepeated",
+    "InputError",
+    "AddressRefused",
+    "UnsafeName",
+    "DeadlineExceeded",
+}
 ELSEWHERE = {"MissingModel", "MissingNode", "NotHere"}
 PAUSES = {"AuthenticationFailed", "QuotaExhausted", "StorageRefused", "StorageUnavailable"}
 ALL = [*(getattr(errors, name) for name in errors.__all__), RuntimeError, ValueError, ExceptionGroup]
