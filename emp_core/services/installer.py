@@ -23,6 +23,7 @@ from attrs import frozen
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.log.redaction import hide_secrets
+from emp_core.services.launch import Launch, ServiceInstance
 
 __all__ = ["InstallEvent", "InstallEventKind", "Installer", "Step", "StepContext", "shell_line"]
 
@@ -144,6 +145,18 @@ class Installer(ABC):
         Raises:
             InstallError: it does not; says what is wrong and what to do.
         """
+
+    def launch(self, instance: ServiceInstance) -> Launch | None:  # noqa: ARG002 - for subclasses
+        """What to run for an instance of the service. Pure: it looks at nothing, so that it can be planned and shown
+        before anything is there.
+
+        Returns:
+            None: there is nothing to run; the service is there when it is installed.
+
+        Raises:
+            ConfigError: the service's entry cannot be used; lists every mistake.
+        """
+        return None
 
 
 def shell_line(argv: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
