@@ -1,7 +1,5 @@
 """The fake Ollama server."""
 
-import base64
-import binascii
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,14 +14,12 @@ from emp_ollama.models import full_name
 from emp_ollama.settings import SIZING_OPTIONS
 from emp_ollama.testing.models import FakeModel, Said, as_json, tiny_models
 from emp_ollama.testing.records import Seen
+from emp_ollama.testing.refusals import error, refusal, told
 from emp_ollama.testing.runners import Busy, Runners
 
 __all__ = ["FakeOllama", "Faults"]
 
 _TASKS = {"/api/generate": "completion", "/api/chat": "completion", "/api/embed": "embedding"}
-_THINK = (True, False, "high", "medium", "low", "max")
-_OPTION_TYPES: Mapping[str, tuple[type, ...]] = {"temperature": (int, float), "num_ctx": (int,), "num_predict": (int,)}
-_TYPE_NAMES: Mapping[str, str] = {"temperature": "float32", "num_ctx": "integer", "num_predict": "integer"}
 _ENDLESS = 10
 """An answer is bounded by this many times its context's length."""
 
@@ -111,7 +107,7 @@ class FakeOllama(FakeService):
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request as Ollama does."""
         if self._api_key is not None and request.headers.get("authorization") != f"Bearer {self._api_key}":
-            return _error(401, "unauthorized")
+            return error(401, "unauthorized")
         match request.method, request.path:
             case ("GET" | "HEAD", "/"):
                 return web.Response(text="Ollama is running")
@@ -127,7 +123,7 @@ class FakeOllama(FakeService):
                 body = await _body_of(request)
                 name = full_name(str(body.get("model", "")))
                 if name not in self.models:
-                    return _error(404, f"model '{name}' not found")
+                    return error(404, f"model '{name}' not found")
                 return web.json_response({"capabilities": list(self.models[name].capabilities)})
             case "POST", "/api/pull":
                 return await self._pull(request)
@@ -138,15 +134,15 @@ class FakeOllama(FakeService):
     async def _task(self, request: web.Request) -> web.StreamResponse:
         try:
             body = await _body_of(request)
-        except ValueError as error:
-            return _error(400, str(error))
+        except ValueError as wrong:
+            return error(400, str(wrong))
         seen = Seen(request.path, body)
         self.seen.append(seen)
         self._note()
         if self.faults.status is not None:
             seen.state = "failed"
             return web.Response(status=self.faults.status, text=self.faults.body)
-        refused = self._refusal(request.path, body)
+        refused = refusal(request.path, body, self.models)
         if refused is not None:
             seen.state = "failed"
             return refused
@@ -156,7 +152,7 @@ class FakeOllama(FakeService):
                 response = await self._placed(request, seen, name, self.models[name])
         except Busy:
             seen.state = "failed"
-            response = _error(503, "server busy, please try again.  maximum pending requests exceeded")
+            response = error(503, "server busy, please try again.  maximum pending requests exceeded")
         except BaseException:
             seen.state = "cancelled"
             raise
@@ -164,43 +160,12 @@ class FakeOllama(FakeService):
             self._note()
         return response
 
-    def _refusal(self, path: str, body: Mapping[str, Any]) -> web.Response | None:
-        given = str(body.get("model", ""))
-        model = self.models.get(full_name(given))
-        if not given and path == "/api/chat":
-            return _error(400, "model is required")
-        if " " in given:
-            return _error(400, "invalid model name")
-        if model is None:
-            return _error(404, f"model '{given}' not found")
-        options = body.get("options") or {}
-        for name, types in _OPTION_TYPES.items():
-            if name in options and not isinstance(options[name], types):
-                return _error(500, f'option "{name}" must be of type {_TYPE_NAMES[name]}')
-        does = path.removeprefix("/api/")
-        if path == "/api/embed":
-            if "embedding" not in model.capabilities:
-                return _error(501, "This server does not support embeddings. Start it with `--embeddings`")
-            if not isinstance(body.get("input"), str | list):
-                return _error(400, "invalid input type")
-        elif "completion" not in model.capabilities:
-            return _error(400, f'"{given}" does not support {does}')
-        if body.get("tools") and "tools" not in model.capabilities:
-            return _error(400, f'"{given}" does not support tools')
-        think = body.get("think")
-        if think is not None and think not in _THINK:
-            words = '"high", "medium", "low", "max", true, or false'
-            return _error(400, f'invalid think value: "{think}" (must be {words})')
-        if think and "thinking" not in model.capabilities:
-            return _error(400, f'"{given}" does not support thinking')
-        return _refused_pictures(body, model) or _refused_keep_alive(body.get("keep_alive"))
-
     async def _placed(self, request: web.Request, seen: Seen, name: str, model: FakeModel) -> web.StreamResponse:
         if model.broken is not None:
             seen.state = "failed"
-            return _error(500, model.broken)
+            return error(500, model.broken)
         body = seen.body
-        if body.get("keep_alive") == 0 and not _told(body) and request.path != "/api/embed":
+        if body.get("keep_alive") == 0 and not told(body) and request.path != "/api/embed":
             self.runners.unload(name)
             seen.state = "done"
             return self._whole(seen, {"done": True, "done_reason": "unload"})
@@ -213,7 +178,7 @@ class FakeOllama(FakeService):
                 seen.state = "done"
                 facts = {"total_duration": 5_000_000, "load_duration": 600_000, "prompt_eval_count": 3 * len(texts)}
                 return web.json_response({"model": seen.model, "embeddings": vectors, **facts})
-            if not _told(body):
+            if not told(body):
                 seen.state = "done"
                 return self._whole(seen, {"done": True, "done_reason": "load"})
             frames = self._frames(seen, model, fresh=fresh)
@@ -230,9 +195,7 @@ class FakeOllama(FakeService):
         most = options.get("num_predict", -1)
         bound = _ENDLESS * options.get("num_ctx", model.context_length)
         count, reason = 0, "stop"
-        said = model.says(
-            _told(body), tools=bool(body.get("tools")), think=body.get("think"), wanted=body.get("format")
-        )
+        said = model.says(told(body), tools=bool(body.get("tools")), think=body.get("think"), wanted=body.get("format"))
         for one in said:
             if count >= (most if most >= 0 else bound):
                 reason = "length"
@@ -252,7 +215,7 @@ class FakeOllama(FakeService):
             "done_reason": reason,
             "total_duration": 6_000_000 + 1_000_000 * count,
             "load_duration": 520_000_000 if fresh else 800_000,
-            "prompt_eval_count": len(_told(body).split()) + 1,
+            "prompt_eval_count": len(told(body).split()) + 1,
             "prompt_eval_duration": 900_000,
             "eval_count": count + 1,
             "eval_duration": 1_000_000 * (count + 1),
@@ -296,7 +259,7 @@ class FakeOllama(FakeService):
         async for frame in frames:
             if "error" in frame:
                 seen.state = "failed"
-                return _error(500, frame["error"])
+                return error(500, frame["error"])
             text += frame.get("response", "") or frame.get("message", {}).get("content", "")
             last = frame
         seen.state = "done"
@@ -329,7 +292,7 @@ class FakeOllama(FakeService):
         body = await _body_of(request)
         given = str(body.get("model", ""))
         if not given or " " in given:
-            return _error(400, "invalid model name")
+            return error(400, "invalid model name")
         name = full_name(given)
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await response.prepare(request)
@@ -368,35 +331,3 @@ async def _body_of(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ValueError("json: cannot unmarshal into Go value of type api.Request")  # noqa: TRY004
     return body
-
-
-def _told(body: Mapping[str, Any]) -> str:
-    """The text that picks the answer: the prompt, or the last message."""
-    messages = body.get("messages")
-    if isinstance(messages, list):
-        return str(messages[-1].get("content", "")) if messages else ""
-    return str(body.get("prompt") or "")
-
-
-def _refused_pictures(body: Mapping[str, Any], model: FakeModel) -> web.Response | None:
-    messages = body.get("messages") or ()
-    for picture in (*(body.get("images") or ()), *(one for said in messages for one in said.get("images") or ())):
-        try:
-            base64.b64decode(picture, validate=True)
-        except (binascii.Error, ValueError):
-            return _error(400, "illegal base64 data at input byte 3")
-        if "vision" not in model.capabilities:
-            said = "Multimodal data provided, but model does not support multimodal requests."
-            inner = {"error": {"code": 400, "message": said, "type": "invalid_request_error"}}
-            return _error(400, json.dumps(inner))
-    return None
-
-
-def _refused_keep_alive(value: Any) -> web.Response | None:
-    if isinstance(value, str) and not value.rstrip("hms").lstrip("-").replace(".", "").isdecimal():
-        return _error(400, f'time: invalid duration "{value}"')
-    return None
-
-
-def _error(status: int, said: str) -> web.Response:
-    return web.json_response({"error": said}, status=status)
