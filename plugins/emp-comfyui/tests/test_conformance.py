@@ -1,5 +1,6 @@
 """The connector keeps to what is asked of every connector, with old and new servers."""
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ class HeldComfyUI(ServiceDriver):
 
     def hold(self) -> None:
         self._held, self._interrupts = True, len(self.server.interrupts)
+        self.server.forget_cache()  # a workflow that ran before would be over at once
 
     def release(self) -> None:
         self._held = False
@@ -60,12 +62,14 @@ class ComfyUIConformance(ConnectorConformance):
         {"nodes": [], "links": []},
         {"1": {"class_type": "SaveImage"}},
     )
+    secrets = ("conformance-token", "conformance-header")
     version: ClassVar[str]
 
     def environ(self, url: str) -> Mapping[str, str]:
         parts = urlsplit(url)
+        login = {"EMP_COMFYUI_TOKEN": self.secrets[0], "EMP_COMFYUI_HEADERS": json.dumps({"X-Key": self.secrets[1]})}
         patience = {"EMP_COMFYUI_POLL_S": "0.05", "EMP_COMFYUI_GONE_S": "0.2", "EMP_COMFYUI_STALL_S": "0.4"}
-        return {**patience, "COMFYUI_HOST": parts.hostname or "", "COMFYUI_PORT": str(parts.port)}
+        return {**patience, **login, "COMFYUI_HOST": parts.hostname or "", "COMFYUI_PORT": str(parts.port)}
 
     async def fingerprint(self, rig: Rig, job: RunningJob) -> Any:
         result = await job.outcome()

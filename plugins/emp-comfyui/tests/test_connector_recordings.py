@@ -68,17 +68,22 @@ async def test_a_recorded_prompt_ends_as_the_table_says(
     place = recording.posts()[number - 1]
     expected = rows()[scenario, number]
     told = Told()
-    ended = await replayed(recording, number - 1, tmp_path, told, polling=expected.startswith(_POLLED))
+    ended, sent_last = await replayed(recording, number - 1, tmp_path, told, polling=expected.startswith(_POLLED))
     assert in_words(ended, recording.sent_json(place)) == expected
     assert told.percents == sorted(told.percents)
     if isinstance(ended, JobResult):
         assert told.percents[-1] == 100 or not ended.artifacts
         if not sends_pictures(recording.sent_json(place)):
-            assert sorted({artifact.name for artifact in ended.artifacts}) == recorded_files(recording, place)
+            assert sorted({artifact.name for artifact in ended.artifacts}) == recorded_files(recording, sent_last)
 
 
-async def replayed(recording: Recording, post: int, folder: Path, told: Told, *, polling: bool) -> JobResult | EmpError:
-    """How a job ends that sends what the recorded client sent."""
+async def replayed(
+    recording: Recording, post: int, folder: Path, told: Told, *, polling: bool
+) -> tuple[JobResult | EmpError, int]:
+    """How a job ends that sends what the recorded client sent, and the place of the last prompt that it took.
+
+    That is a later one where the files of the first are gone: the connector sends it once more, as the recorded client did.
+    """
     sent = recording.sent_json(recording.posts()[post])
     payload = {key: sent[key] for key in ("prompt", "partial_execution_targets") if key in sent}
     # Interrupts and deletions were made by the recorded client: they pass by themselves.
@@ -87,11 +92,13 @@ async def replayed(recording: Recording, post: int, folder: Path, told: Told, *,
     async with server, rigged(server.url, folder, EMP_COMFYUI_CANCEL_S="0.2", EMP_COMFYUI_POLL_S=poll_s) as rig:
         with anyio.fail_after(30):
             try:
-                return await rig.run(payload, told)
+                ended: JobResult | EmpError = await rig.run(payload, told)
             except EmpError as error:
                 if isinstance(error, InvalidJob) and not any(one.method == "POST" for one in server.requests):
                     error.details["reason"] = "refused before it is sent"
-                return error
+                ended = error
+        posted = sum(request.method == "POST" and request.path == "/prompt" for request in server.requests)
+        return ended, recording.posts()[post + max(0, posted - 1)]
 
 
 def in_words(ended: JobResult | EmpError, sent: Any) -> str:

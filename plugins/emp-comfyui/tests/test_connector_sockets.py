@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import anyio
-import attrs
 import pytest
 from emp_comfyui.testing import FakeComfyUI, Faults, HttpFault
 from emp_comfyui.workflow import Workflow
@@ -193,13 +192,16 @@ async def test_a_later_attempt_takes_what_an_earlier_one_made(tmp_path: Path):
 
 async def test_a_later_attempt_runs_again_what_is_gone(tmp_path: Path):
     async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
-        result = await rig.run(one_image(), earlier="no-such-prompt", attempt=2)
+        first = await rig.run(one_image(), earlier="no-such-prompt", attempt=2)
         assert len(server.prompts) == 1
+        (server.folders.path("output") / "out_00001_.png").unlink()
         told = Told()
-        server.faults = attrs.evolve(server.faults, missing_outputs=True)
-        with pytest.raises(Exception, match="cache"):
-            await rig.run(one_image(), told, earlier=result.data["prompt_id"], attempt=3)
-        assert len(server.prompts) == 2
+        again = await rig.run(one_image(), told, earlier=first.data["prompt_id"], attempt=3)
+        answered_from_cache, run = server.prompts[1:]
+    assert told.checkpoints == [answered_from_cache.prompt_id, run.prompt_id]
+    assert again.data["prompt_id"] == run.prompt_id
+    assert "adopted" not in again.usage
+    assert [artifact.sha256 for artifact in again.artifacts] == [artifact.sha256 for artifact in first.artifacts]
 
 
 def _workflow(graph: dict[str, object]) -> Workflow:
