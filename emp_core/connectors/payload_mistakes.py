@@ -34,8 +34,9 @@ class Unfit(ValueError):
 
 
 def problems_in(error: Exception, root: str) -> list[str]:
-    """The mistakes in what reading a value raised, each with its path from ``root``; of very many the first."""
-    problems = [f"{_shortened(path)}: {text}" for path, text in _told(error, root)]
+    """The mistakes in what reading a value raised, each once, with its path from ``root``; of very many the first."""
+    # The depth at which Python gives up may be met by several fields at once, whose long paths are shortened alike.
+    problems = list(dict.fromkeys(f"{_shortened(path)}: {text}" for path, text in _told(error, root)))
     shown = problems[:_PROBLEMS_SHOWN]
     return shown if shown == problems else [*shown, f"and {len(problems) - len(shown)} more"]
 

@@ -137,11 +137,16 @@ def test_what_the_class_says_of_itself_as_a_whole_is_told():
     assert problems(Between, {"first": 2, "last": 1}) == ["payload: last comes before first"]
 
 
-def test_a_payload_that_is_nested_without_end_is_refused():
+def deeper(calls: int, reading: Callable[[], list[str]]) -> list[str]:
+    return reading() if not calls else deeper(calls - 1, reading)
+
+
+@pytest.mark.parametrize("calls", range(8), ids="{}-calls-deep".format)
+def test_a_payload_that_is_nested_without_end_is_refused(calls: int):
     payload: dict[str, Any] = {"steps": 1}
     for _ in range(20_000):
         payload = {"steps": 1, "children": [payload]}
-    [problem] = problems(Everything, payload)
+    [problem] = deeper(calls, lambda: problems(Everything, payload))
     assert problem.endswith("…: it is nested too deeply")
     assert len(problem) < 300
 
