@@ -151,10 +151,14 @@ class RemembersEveryKind(LeastLoaded):
 
     def __init__(self) -> None:
         super().__init__()
-        self._times: dict[str, float] = {}
+        self._times: dict[str, dict[str, float]] = {}
 
     def job_done(self, endpoint: str, kind: str, took_s: float) -> None:
-        self._times[f"{kind} at {endpoint}"] = took_s
+        self._times.setdefault(endpoint, {})[kind] = took_s
+
+    def endpoint_gone(self, endpoint: str) -> None:
+        super().endpoint_gone(endpoint)
+        self._times.pop(endpoint, None)
 
 
 class Thorough(LeastLoaded):
