@@ -89,13 +89,16 @@ async def test_after_a_lost_connection_everybody_is_told_once_it_is_back(queue: 
 
 
 async def test_a_connection_that_goes_silent_is_made_anew(queue: JobQueue, namespace: str):
-    async with link_to(queue.url) as (link, url):
-        async with listening(url, reply_s=0.2) as listener, listener.subscribed(f"{namespace}x") as heard:
-            assert await heard.next(5) == LOST
-            link.fall_silent()
-            assert await heard.next(0.6) is None
-            await link.come_up()  # the old connection, too
-            assert await heard.next(10) == LOST
+    async with (
+        link_to(queue.url) as (link, url),
+        listening(url, reply_s=0.2) as listener,
+        listener.subscribed(f"{namespace}x") as heard,
+    ):
+        assert await heard.next(5) == LOST
+        link.fall_silent()
+        assert await heard.next(0.6) is None
+        await link.come_up()  # the old connection, too
+        assert await heard.next(10) == LOST
 
 
 async def test_nobody_waits_for_a_subscription_while_redis_is_away(queue: JobQueue, namespace: str):
