@@ -174,13 +174,13 @@ async def test_a_model_that_one_server_has_makes_the_worker_have_it(
     async with fakes("a", "b") as servers:
         servers["b"].models = {**servers["b"].models, "checkpoints": ["rare.safetensors"]}
         running = await start_worker(cluster_of(servers.environ(tmp_path)))
-        offer = running.worker.capabilities().services["comfyui"]
         jobs = await queue.submit_many(
             [JobSpec("comfyui", payload=checkpoint_image("rare.safetensors")) for _ in range(3)]
         )
         for job in jobs:
             assert (await finished(queue, job)).status is JobState.COMPLETED
         assert servers.ran == {"a": 0, "b": 3}
+        offer = running.worker.capabilities().services["comfyui"]
     assert offer.models is not None
     assert {"rare.safetensors", "sd_xl_base_1.0.safetensors"} <= set(offer.models)
 
