@@ -37,7 +37,7 @@ def commands_in(block: Block) -> Iterator[list[str]]:
 
 def _calls(line: str) -> Iterator[list[str]]:
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.wordchars += "@"
+    lexer.wordchars += "@:,+%"
     call: list[str] = []
     calls = [call]
     skip = False
