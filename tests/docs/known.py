@@ -58,6 +58,8 @@ def _shown(default: Any) -> str:
             return f"`{str(default).lower()}`"
         case None | "" | ():
             return DASH
+        case tuple():
+            return f"`{','.join(default)}`"
         case int():
             return f"`{default}`"
         case float():

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import anyio
 
 from emp_core.config import load_settings
-from emp_core.connectors.base import Refusal, ServiceConfig, ServiceInfo
+from emp_core.connectors.base import Connector, Refusal, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.http import HTTPConnector, Reply
 from emp_core.connectors.streams import lines, parsed
@@ -20,20 +20,23 @@ from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirements
 from emp_ollama.answer import Answer, usage_of
 from emp_ollama.errors import error_of_answer, error_of_line
-from emp_ollama.models import Models, full_name
+from emp_ollama.models import Listing, Models, Version, full_name, registry_of
 from emp_ollama.payloads import PAYLOADS, Task
 from emp_ollama.pulling import PullProgress
-from emp_ollama.settings import SIZING_OPTIONS, OllamaSettings
+from emp_ollama.settings import OllamaSettings
 
 __all__ = ["OllamaConnector"]
 
 T = TypeVar("T")
 
 _ROUTES: Mapping[str, str] = {"generate": "/api/generate", "chat": "/api/chat", "embed": "/api/embed"}
-_NOT_SENT = ("model", "options", "keep_alive", "stream", "extra")
+_NOT_SENT = ("model", "options", "keep_alive", "shift", "stream", "extra")
 _LOOK_EVERY_S = 10.0
 _PULL_MS = 600_000.0
 """What it costs to get a model that is not there, as far as anybody can tell beforehand."""
+_PULL_BYTES = 2**33
+"""Reports of a pull, a few hundred bytes each, several a second for as long as it takes."""
+_PULL_LINE_BYTES = 64 * 2**10
 _ABOUT_TO_RUN = 0.5
 """How far a job is when its model has been pulled."""
 
@@ -51,11 +54,21 @@ class OllamaConnector(HTTPConnector):
     health_path = "/api/version"
     max_concurrent_jobs = 1
 
-    def __init__(self, config: ServiceConfig) -> None:
-        self.settings = load_settings(OllamaSettings, config.environ)
+    def __init__(self, config: ServiceConfig, settings: OllamaSettings | None = None) -> None:
+        self.settings = settings or load_settings(OllamaSettings, config.environ)
         super().__init__(config, base_url=self.settings.base_url)
         self.max_answer_bytes = self.settings.max_answer_bytes  # type: ignore[misc]  # this server's own limit
-        self._models = Models(others=self.settings.pull)
+        self.models = Models()
+        """What is known of the server's models."""
+
+    @classmethod
+    def for_service(cls, config: ServiceConfig) -> Connector:
+        """One that speaks to several servers, where the environment describes them."""
+        if cls is OllamaConnector and load_settings(OllamaSettings, config.environ).hosts:
+            from emp_ollama.several import OllamaHostsConnector  # it is made of connectors of this class
+
+            return OllamaHostsConnector(config)
+        return cls(config)
 
     def make_headers(self) -> dict[str, str]:
         """The credentials, if the operator gave any."""
@@ -95,38 +108,29 @@ class OllamaConnector(HTTPConnector):
         except MissingModel:
             if not self.settings.pull:
                 raise
+        self._check_registry(model)
         await self._while_it_lives(lambda: self._pull(model, context))
         return await self._while_it_lives(lambda: self._run(task, body, context, begins_at=_ABOUT_TO_RUN))
 
     async def can_process_job(self, job: Job) -> Refusal | None:
         """A job that would have its model loaded anew, with other sizes, is for another worker."""
-        options = self.payload_of(job).options
-        if self.settings.allow_reload:
-            return None
-        for name in SIZING_OPTIONS:
-            asked, own = options.get(name), self.settings.sizing.get(name)
-            if asked is not None and asked != own and not (name == "num_ctx" and _covers(own, asked)):
-                runs_with = "the server's own" if own is None else repr(own)
-                return Refusal(
-                    f"the job asks for {name} {asked!r}, models of this worker run with {runs_with}: set EMP_OLLAMA_OPTIONS on "
-                    "workers for such jobs, or EMP_OLLAMA_ALLOW_RELOAD"
-                )
-        return None
+        refused = self.settings.sizing.refusal(self.payload_of(job))
+        return None if refused is None else Refusal(refused)
 
     async def get_service_info(self) -> ServiceInfo:
         """Version, and the models that are installed, with what is loaded now."""
-        version = await self.request_json("GET", "/api/version", silence_s=self.health_timeout_s)
-        tags = await self.request_json("GET", "/api/tags", silence_s=self.health_timeout_s)
-        loaded = await self.request_json("GET", "/api/ps", silence_s=self.health_timeout_s)
-        self._models.seen(tags, loaded)
-        length = self.settings.sizing.get("num_ctx")
+        limit_s = self.health_timeout_s
+        about = await self.request_as(Version, "GET", "/api/version", silence_s=limit_s)
+        installed = await self.request_as(Listing, "GET", "/api/tags", silence_s=limit_s)
+        loaded = await self.request_as(Listing, "GET", "/api/ps", silence_s=limit_s)
+        self.models.seen(installed, loaded)
         return ServiceInfo(
             name=self.config.name,
-            version=str(version.get("version") or "") if isinstance(version, Mapping) else "",
-            models=self._models.offers(),
+            version=about.version,
+            models=self.models.offers(),
             other_models=ModelOffer(load_ms=_PULL_MS) if self.settings.pull else None,
-            capabilities={} if length is None else {"ollama_num_ctx": length},
-            details={"endpoint": self.endpoint, "models": self._models.details()},
+            capabilities=self.settings.sizing.capabilities(),
+            details={"endpoint": self.endpoint, "models": self.models.details()},
         )
 
     def error_for(self, reply: Reply, doing: str) -> EmpError:
@@ -136,22 +140,14 @@ class OllamaConnector(HTTPConnector):
     async def _body(self, task: Task, model: str, context: JobContext) -> dict[str, Any]:
         given = await context.replace_inputs(context.job.payload, _as_base64, accept=("image/*",))
         body = {name: value for name, value in given.items() if name not in _NOT_SENT and value is not None}
-        options = {**task.options, **self._sizing(task.options)}
         kept = task.keep_alive if task.keep_alive is not None else self.settings.keep_alive
         return {
             **task.extra,
             **body,
             "model": model,
-            **({"options": options} if options else {}),
+            **self.settings.sizing.sent_for(task),
             **({} if kept is None else {"keep_alive": _number_or_text(kept)}),
         }
-
-    def _sizing(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that size the model's process: the worker's own, unless jobs may choose."""
-        own = dict(self.settings.sizing)
-        if self.settings.allow_reload:
-            own.update({name: asked[name] for name in SIZING_OPTIONS if name in asked})
-        return own
 
     async def _run(
         self, task: Task, body: Mapping[str, Any], context: JobContext, *, begins_at: float = 0.0
@@ -165,7 +161,9 @@ class OllamaConnector(HTTPConnector):
         async with self.stream("POST", path, json={**body, "stream": True}, silence_s=None) as response:
             chunks = self.chunks_capped(response, self.max_answer_bytes)
             async for line in lines(chunks, silence_s=self.settings.silence_s):
-                frame = parsed(line, self.endpoint) if line.strip() else {}
+                if not line.strip():
+                    continue
+                frame = parsed(line, self.endpoint)
                 if not isinstance(frame, Mapping) or "error" in frame:
                     raise error_of_line(
                         frame["error"] if isinstance(frame, Mapping) else line,
@@ -180,9 +178,8 @@ class OllamaConnector(HTTPConnector):
                 await context.progress(begins_at + (1.0 - begins_at) * done, f"{answer.frames} tokens")
                 if answer.final is not None:
                     break
-        temperature = options.get("temperature")
-        self._models.ran(answer.model, answer.final)
-        return answer.result(task=task.task, wanted=body.get("format"), temperature=temperature)
+        self.models.ran(answer.model, answer.final, stays=body.get("keep_alive") != 0)
+        return answer.result(task=task.task, wanted=body.get("format"), temperature=options.get("temperature"))
 
     async def _embed(self, body: Mapping[str, Any]) -> JobResult:
         answer = await self.request_json("POST", _ROUTES["embed"], json=body, silence_s=None)
@@ -197,13 +194,21 @@ class OllamaConnector(HTTPConnector):
         context.log.info("pulling a model", model=model, endpoint=self.endpoint)
         progress = PullProgress(model, endpoint=self.endpoint)
         async with self.stream("POST", "/api/pull", json={"model": model, "stream": True}, silence_s=None) as response:
-            chunks = self.chunks_capped(response, self.max_answer_bytes)
-            async for line in lines(chunks, silence_s=self.settings.silence_s):
+            chunks = self.chunks_capped(response, _PULL_BYTES)
+            async for line in lines(chunks, silence_s=self.settings.silence_s, max_line_bytes=_PULL_LINE_BYTES):
                 if line.strip():
                     progress.take(parsed(line, self.endpoint))
                     await context.progress(progress.fraction * _ABOUT_TO_RUN, progress.message)
         progress.prove()
         context.log.info("pulled a model", model=model, endpoint=self.endpoint)
+
+    def _check_registry(self, model: str) -> None:
+        if (registry := registry_of(model)) not in self.settings.registries:
+            raise MissingModel(
+                f"{self.endpoint} does not have the model {model}, and none are pulled from {registry}",
+                hint="EMP_OLLAMA_REGISTRIES says where from",
+                details={"model": model, "endpoint": self.endpoint},
+            )
 
     async def _while_it_lives(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something that may have to wait for long without a byte; give it up when the server answers nothing at all.
@@ -247,11 +252,6 @@ class OllamaConnector(HTTPConnector):
                 details={"endpoint": self.endpoint},
             )
         return done[0]
-
-
-def _covers(own: Any, asked: Any) -> bool:
-    """Whether a context of this length holds what another asks for."""
-    return isinstance(own, int) and isinstance(asked, int) and asked <= own
 
 
 def _number_or_text(value: str | float) -> str | float:

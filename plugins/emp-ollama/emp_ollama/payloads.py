@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from emp_core.jobs.inputs import InputRef
+from emp_ollama.sizing import check_sizes
 
 __all__ = ["PAYLOADS", "AnyTask", "Chat", "Embed", "Generate", "Message", "Task"]
 
@@ -28,6 +29,17 @@ def _is_format(_owner: Any, _field: Any, value: Any) -> None:
         raise ValueError(f"expected a JSON schema: {error.message}") from error
 
 
+def _are_options(_owner: Any, _field: Any, value: JSON) -> None:
+    check_sizes(value)
+    if "shift" in value:
+        raise ValueError("shift is no option: it stands beside options")
+
+
+def _is_extra(_owner: Any, _field: Any, value: JSON) -> None:
+    if own := sorted(value.keys() & {one.name for one in attrs.fields(AnyTask)}):
+        raise ValueError(f"expected fields that have no place of their own, not {', '.join(own)}")
+
+
 @frozen(kw_only=True)
 class Task:
     """What all tasks have in common.
@@ -43,10 +55,10 @@ class Task:
     task: ClassVar[str]
 
     model: str | None = None
-    options: JSON = field(factory=dict)
+    options: JSON = field(factory=dict, validator=_are_options)
     keep_alive: str | int | float | None = None
     stream: bool | None = None
-    extra: JSON = field(factory=dict)
+    extra: JSON = field(factory=dict, validator=_is_extra)
 
 
 @frozen(kw_only=True)

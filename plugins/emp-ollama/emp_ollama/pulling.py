@@ -17,11 +17,13 @@ class PullProgress:
 
     Attributes:
         message: what it does now, for people.
+        fraction: how much of what was announced is there, 0 to 1. Layers are announced one after the other: it does not go back.
     """
 
     model: str
     endpoint: str
     message: str = field(default="", init=False)
+    fraction: float = field(default=0.0, init=False)
     _got: dict[str, int] = field(factory=dict, init=False)
     _whole: dict[str, int] = field(factory=dict, init=False)
     _succeeded: bool = field(default=False, init=False)
@@ -42,14 +44,9 @@ class PullProgress:
         digest, total, completed = facts.get("digest"), facts.get("total"), facts.get("completed", 0)
         if isinstance(digest, str) and isinstance(total, int) and isinstance(completed, int):
             self._whole[digest], self._got[digest] = total, min(total, completed)
+            self.fraction = max(self.fraction, sum(self._got.values()) / max(1, sum(self._whole.values())))
         percent = f", {self.fraction:.0%}" if self._whole else ""
         self.message = f"pulling {self.model}{percent}"
-
-    @property
-    def fraction(self) -> float:
-        """How much of what was announced so far is there, 0 to 1. New layers are announced one after the other."""
-        whole = sum(self._whole.values())
-        return sum(self._got.values()) / whole if whole else 0.0
 
     def prove(self) -> None:
         """Raises ConnectionLost if it ended without the word that says it is done."""

@@ -3,59 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from emp_core.config import flag, json_object, number, setting, text, whole
+from emp_core.config import flag, number, setting, text, whole, words
+from emp_core.errors import ConfigError
+from emp_ollama.hosts import DEFAULT_PORT, HostConfig, base_url, read_host, read_hosts
+from emp_ollama.sizing import Sizing, read_sizing
 
-__all__ = ["SIZING_OPTIONS", "OllamaSettings", "base_url"]
-
-SIZING_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "shift")
-"""What makes Ollama start a model's process again when it differs from the request before (recorded with 0.33)."""
-
-_PORT = 11434
-
-
-def base_url(host: str, port: int = _PORT) -> str:
-    """The address that a value of ``OLLAMA_HOST`` means: a host, a host and a port, or a URL.
-
-    Ollama's own server reads the same variable as the address to listen on: what means every address there means this
-    machine here.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    scheme, found, rest = host.strip().partition("://")
-    if not found:
-        scheme, rest = "http", scheme
-    if scheme not in ("http", "https"):
-        raise ValueError("expected a host, host:port, or an http:// or https:// address")
-    authority, slash, path = rest.partition("/")
-    name, told = authority, ""
-    if authority.startswith("["):
-        name, _, after = authority.partition("]")
-        name, told = f"{name}]", after.removeprefix(":")
-    elif authority.count(":") > 1:
-        name = f"[{authority}]"
-    elif ":" in authority:
-        name, _, told = authority.partition(":")
-    if (told and not told.isdecimal()) or "@" in authority or any(c.isspace() for c in rest):
-        raise ValueError("expected a host, host:port, or an http:// or https:// address")
-    if name in ("", "0.0.0.0", "[::]"):  # noqa: S104 - an address to connect to is made of it
-        name = "127.0.0.1"
-    default = {"http": port, "https": 443}[scheme] if found and not told else port
-    return f"{scheme}://{name}:{told or default}{slash}{path}".rstrip("/")
-
-
-def _host(value: str) -> str:
-    base_url(value)
-    return value
-
-
-def _sizing(value: str) -> dict[str, Any]:
-    options = json_object(value)
-    if unknown := sorted(options.keys() - set(SIZING_OPTIONS)):
-        raise ValueError(f"expected only {', '.join(SIZING_OPTIONS)}, not {', '.join(unknown)}")
-    return options
+__all__ = ["OllamaSettings"]
 
 
 @frozen
@@ -65,15 +20,23 @@ class OllamaSettings:
     host: str = setting(
         "OLLAMA_HOST",
         default="127.0.0.1",
-        parse=_host,
+        parse=read_host,
         help="Where Ollama is: a host, `host:port`, or an `http://` or `https://` address.",
     )
     port: int = setting(
         "OLLAMA_BASE_PORT",
-        default=_PORT,
+        default=DEFAULT_PORT,
         parse=whole(1, 65535),
         help="Port of the Ollama server, where `OLLAMA_HOST` names none.",
         aliases=("OLLAMA_PORT",),
+    )
+    hosts: tuple[HostConfig, ...] = setting(
+        "EMP_OLLAMA_HOSTS",
+        default=(),
+        parse=read_hosts,
+        secret=True,
+        help="Several Ollama servers behind one worker, instead of `OLLAMA_HOST`: `gpu1,gpu2:11500`, or a JSON list of objects "
+        "with `host`, and if need be `name`, `api_key` or `api_key_env`, `options`, `priority` and `slots`.",
     )
     api_key: str | None = setting(
         "OLLAMA_API_KEY",
@@ -88,6 +51,13 @@ class OllamaSettings:
     pull: bool = setting(
         "EMP_OLLAMA_PULL", default=False, parse=flag, help="Whether models that are missing are pulled when a job asks."
     )
+    registries: tuple[str, ...] = setting(
+        "EMP_OLLAMA_REGISTRIES",
+        default=("registry.ollama.ai", "hf.co", "huggingface.co"),
+        parse=words,
+        help="Where models may be pulled from: the first part of names of three parts. Others name none and come from Ollama's "
+        "own.",
+    )
     keep_alive: str | None = setting(
         "EMP_OLLAMA_KEEP_ALIVE",
         default=None,
@@ -95,10 +65,10 @@ class OllamaSettings:
         help="How long a model stays loaded after a job that does not say: `10m`, seconds, `-1` for ever. Ollama's own "
         "default when not set.",
     )
-    sizing: Mapping[str, Any] = setting(
+    options: Mapping[str, Any] = setting(
         "EMP_OLLAMA_OPTIONS",
         default=dict,
-        parse=_sizing,
+        parse=read_sizing,
         help='The options that size a model\'s process, the same for all jobs of this worker: `{"num_ctx": 8192}`.',
     )
     allow_reload: bool = setting(
@@ -127,3 +97,22 @@ class OllamaSettings:
     def base_url(self) -> str:
         """The server's address."""
         return base_url(self.host, self.port)
+
+    @property
+    def sizing(self) -> Sizing:
+        """What models run with."""
+        return Sizing(self.options, self.allow_reload)
+
+    def at(self, host: HostConfig, environ: Mapping[str, str]) -> "OllamaSettings":
+        """These settings, for one of several servers.
+
+        Raises:
+            ConfigError: its key is to be read from a variable that is not set.
+        """
+        key = host.api_key or self.api_key
+        if host.api_key_env:
+            key = environ.get(host.api_key_env, "")
+            if not key:
+                raise ConfigError(f"EMP_OLLAMA_HOSTS reads a key from {host.api_key_env}, which is not set")
+        own = self.options if host.options is None else host.options
+        return evolve(self, hosts=(), host=host.host, api_key=key, options=own)

@@ -11,7 +11,7 @@ from attrs import define
 
 from emp_core.testing.fake_service import FakeService
 from emp_ollama.models import full_name
-from emp_ollama.settings import SIZING_OPTIONS
+from emp_ollama.sizing import SIZING_OPTIONS
 from emp_ollama.testing.models import FakeModel, Said, as_json, tiny_models
 from emp_ollama.testing.records import Seen
 from emp_ollama.testing.refusals import error, refusal, told
@@ -170,7 +170,7 @@ class FakeOllama(FakeService):
             seen.state = "done"
             return self._whole(seen, {"done": True, "done_reason": "unload"})
         options = body.get("options") or {}
-        sizing = {key: options[key] for key in SIZING_OPTIONS if key in options}
+        sizing = {key: value for key, value in {**options, **body}.items() if key in SIZING_OPTIONS}
         async with self.runners.slot(name, model, sizing, seen) as fresh:
             if request.path == "/api/embed":
                 texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
