@@ -1,6 +1,6 @@
 """`OllamaHostsConnector`: jobs of a queue on several Ollama servers, by one worker."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -85,7 +85,7 @@ class OllamaHostsConnector(Connector):
         return ServiceInfo(
             name=self.config.name,
             version=", ".join(sorted({info.version for info in infos if info.version})),
-            models=_all_models(infos),
+            models=_all_models(self.servers[state.name].models.offers() for state in self._able()),
             other_models=next((info.other_models for info in infos if info.other_models), None),
             capabilities=_most([info.capabilities for info in infos]),
             details={"servers": {state.name: self._shown(state) for state in self.pool.states()}},
@@ -181,9 +181,7 @@ class OllamaHostsConnector(Connector):
         return Health(False, f"no Ollama server takes jobs: {said}", {"servers": reasons})
 
     def _shown(self, state: EndpointState) -> dict[str, Any]:
-        info = self._infos.get(state.name)
-        models = info.details.get("models", []) if info is not None else []
-        return {**state.as_dict(), "models": models}
+        return {**state.as_dict(), "models": self.servers[state.name].models.details()}
 
 
 class _WarmFirst(Priority):
@@ -199,11 +197,11 @@ class _WarmFirst(Priority):
         return super().choose(warm or among, kind)
 
 
-def _all_models(infos: Iterable[ServiceInfo]) -> dict[str, ModelOffer]:
+def _all_models(offers: Iterable[Mapping[str, ModelOffer]]) -> dict[str, ModelOffer]:
     """The models that any has, at the least cost."""
     together: dict[str, ModelOffer] = {}
-    for info in infos:
-        for name, offer in (info.models or {}).items():
+    for models in offers:
+        for name, offer in models.items():
             known = together.get(name, offer)
             loaded, load_ms = offer.loaded or known.loaded, min(offer.load_ms, known.load_ms)
             together[name] = evolve(offer, loaded=loaded, load_ms=load_ms)
