@@ -249,6 +249,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             temp_outputs=self.settings.temp_outputs if wanted is None else wanted,
             max_bytes=self.settings.max_output_bytes,
             folders=await self._shared_folders(),
+            keep=self.settings.keep_outputs or context.job.ctx is None or context.job.ctx.storage is None,
         )
 
     async def _shared_folders(self) -> SharedFolders:

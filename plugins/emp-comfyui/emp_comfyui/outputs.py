@@ -14,7 +14,7 @@ from attrs import frozen
 from emp_comfyui.frames import Picture
 from emp_comfyui.history import HistoryEntry
 from emp_comfyui.run import RUN_SHARE, Finished
-from emp_comfyui.shared_files import SharedFolders
+from emp_comfyui.shared_files import LocalFile, SharedFolders
 from emp_comfyui.workflow import Workflow
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.http import HTTPConnector
@@ -119,6 +119,7 @@ async def deliver(
     temp_outputs: bool,
     max_bytes: int,
     folders: SharedFolders,
+    keep: bool,
 ) -> JobResult:
     """Store a prompt's outputs, and say what they are.
 
@@ -126,6 +127,7 @@ async def deliver(
 
     Args:
         folders: where files may be read without the network.
+        keep: whether files that were read there stay when all outputs are stored.
 
     Raises:
         JobFailed: there is nothing, or a file that the server names is gone.
@@ -138,6 +140,7 @@ async def deliver(
     for file in files:
         _check_name(file, finished.entry.prompt_id)
     stored: dict[tuple[str, str, str], Artifact] = {}
+    read: list[LocalFile] = []
     shown: dict[str, dict[str, Any]] = {}
     named = named_models(values)
     total = len({file.identity for file in (*files, *named)}) + len(finished.pictures)
@@ -145,7 +148,7 @@ async def deliver(
         if file.identity not in stored:
             content = _opened(http, folders, file, finished.entry.prompt_id, max_bytes)
             try:
-                stored[file.identity] = await _fetch(content, file, workflow, context)
+                stored[file.identity] = await _fetch(content, file, workflow, context, read)
             except JobFailed as error:
                 if file in files or error.details.get("reason") != "output_missing":
                     raise
@@ -162,6 +165,8 @@ async def deliver(
         )
     for node_id, found in values.items():
         _node(shown, node_id, workflow)["values"] = found
+    if not keep:
+        await _remove(read, context)
     return JobResult(_data(finished.entry, shown, artifacts), tuple(artifacts), _usage(finished, workflow))
 
 
@@ -197,6 +202,7 @@ class _Content:
 
     chunks: AsyncIterator[bytes]
     content_type: str | None
+    file: LocalFile | None = None
 
 
 @asynccontextmanager
@@ -209,7 +215,7 @@ async def _opened(
         with local:
             if local.size_bytes > max_bytes:
                 raise _too_large(file, max_bytes, prompt_id)
-            yield _Content(local.chunks(), local.content_type)
+            yield _Content(local.chunks(), local.content_type, local)
         return
     async with http.stream("GET", "/view", params=params, accept=(400, 403, 404)) as response:
         if response.status_code != 200:
@@ -218,7 +224,11 @@ async def _opened(
 
 
 async def _fetch(
-    opened: AbstractAsyncContextManager[_Content], file: OutputFile, workflow: Workflow, context: JobContext
+    opened: AbstractAsyncContextManager[_Content],
+    file: OutputFile,
+    workflow: Workflow,
+    context: JobContext,
+    read: list[LocalFile],
 ) -> Artifact:
     metadata = {"node_id": file.node_id, "key": file.key, "subfolder": file.subfolder, "type": file.type}
     class_type = workflow.class_of(file.node_id)
@@ -226,7 +236,19 @@ async def _fetch(
         metadata["class_type"] = class_type
     async with opened as content:
         media_type = media_type_of(file.filename, content.content_type)
-        return await context.save(content.chunks, file.name, media_type, metadata=metadata)
+        artifact = await context.save(content.chunks, file.name, media_type, metadata=metadata)
+        if content.file is not None:
+            read.append(content.file)
+        return artifact
+
+
+async def _remove(read: Sequence[LocalFile], context: JobContext) -> None:
+    """Remove files of the server's whose bytes the store has confirmed."""
+    for file in read:
+        try:
+            await file.remove()
+        except OSError as error:
+            context.log.warning("an output is stored, and its file stays: it cannot be removed", error=str(error))
 
 
 async def _store_picture(picture: Picture, number: int, workflow: Workflow, context: JobContext) -> Artifact:

@@ -92,6 +92,12 @@ class ComfyUISettings:
         parse=flag,
         help="Whether uploaded files stay on the server even where its input folder is at hand.",
     )
+    keep_outputs: bool = setting(
+        "EMP_COMFYUI_KEEP_OUTPUTS",
+        default=False,
+        parse=flag,
+        help="Whether output files stay on the server even where its output folder is at hand and the job names a store.",
+    )
     read_files: bool = setting(
         "EMP_COMFYUI_READ_FILES",
         default=True,

@@ -75,9 +75,15 @@ def _option(words: Sequence[str], name: str) -> Path | None:
 class LocalFile:
     """An open file that is the one which the server would give. To be used in a ``with`` block."""
 
+    path: Path
     descriptor: int
-    size_bytes: int
+    facts: os.stat_result
     content_type: str | None
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's length."""
+        return self.facts.st_size
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +109,22 @@ class LocalFile:
             left -= len(chunk)
             yield chunk
 
+    async def remove(self) -> None:
+        """Remove the file, unless another one stands in its place meanwhile.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        await anyio.to_thread.run_sync(self._remove)
+
+    def _remove(self) -> None:
+        try:
+            there = os.lstat(self.path)
+        except FileNotFoundError:
+            return
+        if _identity(there) == _identity(self.facts):
+            self.path.unlink(missing_ok=True)
+
 
 @frozen
 class SharedFolders:
@@ -119,20 +141,21 @@ class SharedFolders:
         folder = self.folders.get(params["type"])
         if folder is None:
             return None
-        descriptor = await anyio.to_thread.run_sync(_opened, folder, params["subfolder"], params["filename"])
-        if descriptor is None:
+        opened = await anyio.to_thread.run_sync(_opened, folder, params["subfolder"], params["filename"])
+        if opened is None:
             return None
+        path, descriptor = opened
         found: LocalFile | None = None
         try:
-            found = await _if_same(http, params, descriptor)
+            found = await _if_same(http, params, path, descriptor)
         finally:
             if found is None:
                 os.close(descriptor)
         return found
 
 
-def _opened(folder: Path, subfolder: str, filename: str) -> int | None:
-    """A descriptor of a regular file below the folder; links that lead out of it are not followed."""
+def _opened(folder: Path, subfolder: str, filename: str) -> tuple[Path, int] | None:
+    """The path and a descriptor of a regular file below the folder; links that lead out of it are not followed."""
     try:
         base = folder.resolve(strict=True)
         path = (base / subfolder.replace("\\", "/") / filename).resolve(strict=True)
@@ -142,12 +165,12 @@ def _opened(folder: Path, subfolder: str, filename: str) -> int | None:
     except (OSError, ValueError, RuntimeError):
         return None
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
+        return path, descriptor
     os.close(descriptor)
     return None
 
 
-async def _if_same(http: HTTPConnector, params: Mapping[str, str], descriptor: int) -> LocalFile | None:
+async def _if_same(http: HTTPConnector, params: Mapping[str, str], path: Path, descriptor: int) -> LocalFile | None:
     try:
         async with http.stream("HEAD", "/view", params=params, silence_s=_HEAD_S) as response:
             headers = response.headers
@@ -156,7 +179,11 @@ async def _if_same(http: HTTPConnector, params: Mapping[str, str], descriptor: i
     facts = os.fstat(descriptor)
     if not _same(headers, facts):
         return None
-    return LocalFile(descriptor, facts.st_size, headers.get("content-type"))
+    return LocalFile(path, descriptor, facts, headers.get("content-type"))
+
+
+def _identity(facts: os.stat_result) -> tuple[int, ...]:
+    return (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
 def _same(headers: Mapping[str, str], facts: os.stat_result) -> bool:
