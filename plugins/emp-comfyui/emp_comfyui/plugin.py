@@ -1,15 +1,27 @@
 """What emp-comfyui brings to emp-core. Cheap to import: the connector itself is imported when a worker needs it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from emp_comfyui.cluster.settings import ClusterSettings
 from emp_comfyui.demo import demo
 from emp_comfyui.settings import ComfyUIRemoteSettings, ComfyUISettings
 from emp_core.plugins.hookspecs import Demo, Registration, hookimpl
 
-__all__ = ["emp_demo", "emp_register_connectors", "emp_service_mapping", "emp_settings"]
+if TYPE_CHECKING:
+    import click
+
+__all__ = [
+    "emp_add_commands",
+    "emp_demo",
+    "emp_register_connectors",
+    "emp_register_installers",
+    "emp_service_mapping",
+    "emp_settings",
+]
 
 CONNECTOR = "ComfyUIWebSocketConnector"
+INSTALLER = "ComfyUIManagementClient"
 REMOTE = "ComfyUIRemoteConnector"
 
 
@@ -20,6 +32,12 @@ def emp_register_connectors() -> Sequence[Registration]:
         Registration(CONNECTOR, f"emp_comfyui.connector:{CONNECTOR}", "ComfyUI over HTTP and its web socket"),
         Registration(REMOTE, f"emp_comfyui.connector:{REMOTE}", "a ComfyUI server elsewhere"),
     )
+
+
+@hookimpl
+def emp_register_installers() -> Sequence[Registration]:
+    """What puts the service on a machine; needs emp-machine."""
+    return (Registration(INSTALLER, f"emp_comfyui.installer:{INSTALLER}", "ComfyUI, its custom nodes and its models"),)
 
 
 @hookimpl
@@ -45,7 +63,7 @@ def emp_service_mapping() -> Mapping[str, Any]:
             "comfyui": {
                 "connector": CONNECTOR,
                 "type": "pm2_service",
-                "installer": "ComfyUIManagementClient",
+                "installer": INSTALLER,
                 "installer_filename": "./services/comfyui-management-client.js",
                 "is_gpu_bound": True,
                 "service_instances_per_gpu": "${COMFYUI_INSTANCES_PER_GPU:-1}",
@@ -69,10 +87,18 @@ def emp_service_mapping() -> Mapping[str, Any]:
 @hookimpl
 def emp_settings() -> Sequence[type]:
     """The plugin's variables."""
-    return (ComfyUISettings, ComfyUIRemoteSettings)
+    return (ComfyUISettings, ComfyUIRemoteSettings, ClusterSettings)
 
 
 @hookimpl
 def emp_demo() -> Demo:
     """Text to image, without a GPU."""
     return demo()
+
+
+@hookimpl
+def emp_add_commands(cli: "click.Group") -> None:
+    """``emp comfyui``."""
+    from emp_comfyui.commands.comfyui import comfyui
+
+    cli.add_command(comfyui)

@@ -6,9 +6,10 @@ from typing import Any
 from emp_core.plugins.hookspecs import Registration, hookimpl
 from emp_ollama.settings import OllamaSettings
 
-__all__ = ["emp_register_connectors", "emp_service_mapping", "emp_settings"]
+__all__ = ["emp_register_connectors", "emp_register_installers", "emp_service_mapping", "emp_settings"]
 
 CONNECTOR = "OllamaConnector"
+INSTALLER = "OllamaDaemonInstaller"
 _ACCEPTED = ("ollama", "text_generation", "chat_completion", "embeddings")
 
 
@@ -16,6 +17,12 @@ _ACCEPTED = ("ollama", "text_generation", "chat_completion", "embeddings")
 def emp_register_connectors() -> Sequence[Registration]:
     """The connector to an Ollama server."""
     return (Registration(CONNECTOR, f"emp_ollama.connector:{CONNECTOR}", "Ollama over its own API"),)
+
+
+@hookimpl
+def emp_register_installers() -> Sequence[Registration]:
+    """What puts the service on a machine; needs emp-machine."""
+    return (Registration(INSTALLER, f"emp_ollama.installer:{INSTALLER}", "Ollama and its models, without root"),)
 
 
 @hookimpl
@@ -35,7 +42,7 @@ def emp_service_mapping() -> Mapping[str, Any]:
             "ollama": {
                 "connector": CONNECTOR,
                 "type": "daemon_service",
-                "installer": "OllamaDaemonInstaller",
+                "installer": INSTALLER,
                 "is_gpu_bound": False,
                 "ports": ["${OLLAMA_BASE_PORT:-11434}"],
                 "installer_config": {"default_model": "${OLLAMA_DEFAULT_MODEL:-llama3.2:1b}"},

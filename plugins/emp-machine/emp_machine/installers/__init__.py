@@ -1,0 +1,1 @@
+"""Installers of services that no plugin of their own brings."""

@@ -1,0 +1,148 @@
+"""Finding out whether an installed service answers: it is started for a moment, on a free port, and asked."""
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
+
+import anyio
+import httpx
+from anyio.abc import Process
+
+from emp_core.errors import InstallError
+from emp_core.log.redaction import hide_secrets
+from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
+
+__all__ = ["Ask", "answers", "free_port", "is_healthy"]
+
+Ask = Callable[[str], Awaitable[None]]
+"""Asks a running instance more; told its URL: scheme, host and port."""
+
+_LOOPBACK = "127.0.0.1"
+_LOOK_EVERY_S = 0.1
+_LINES_TOLD = 20
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as taken:
+        taken.bind((_LOOPBACK, 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+async def is_healthy(client: httpx.AsyncClient, health: HealthCheck, host: str = _LOOPBACK) -> bool:
+    """Whether an instance answers as its check asks. Never raises for what the instance does."""
+    try:
+        with anyio.fail_after(health.timeout_s):
+            if health.url is None:
+                stream = await anyio.connect_tcp(host, health.port)
+                await stream.aclose()
+                return True
+            async with client.stream("GET", health.url) as answer:
+                return answer.status_code < 400
+    except (OSError, TimeoutError, httpx.HTTPError, anyio.BrokenResourceError):
+        return False
+
+
+async def answers(
+    launch: Callable[[ServiceInstance], Launch | None],
+    service: str,
+    folder: Path,
+    environ: Mapping[str, str],
+    ports: int = 1,
+    ask: Ask | None = None,
+) -> None:
+    """Start an instance, wait until it is healthy, and end it. Its own state is kept in a folder that goes with it.
+
+    Args:
+        launch: the installer's.
+        environ: variables of the instance besides those that it launches with.
+        ports: how many it listens on.
+        ask: what more to ask it while it runs.
+
+    Raises:
+        InstallError: it cannot be started, ends, or does not answer in time; tells the end of its output.
+    """
+    state = Path(tempfile.mkdtemp(prefix="emp-probe-"))
+    try:
+        instance = ServiceInstance(
+            f"{service}-probe", service, None, 0, _LOOPBACK, tuple(free_port() for _ in range(ports)), folder, state
+        )
+        how = launch(instance)
+        if how is not None:
+            await _run(how, service, environ, ask)
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+async def _run(how: Launch, service: str, environ: Mapping[str, str], ask: Ask | None) -> None:
+    try:
+        process = await anyio.open_process(
+            list(how.argv),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            cwd=how.cwd,
+            env={**environ, **how.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise InstallError(
+            f"{service} cannot be started: {how.argv[0]}: {error.strerror or error}", hint="install it again"
+        ) from error
+    said: deque[str] = deque(maxlen=_LINES_TOLD)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_listen, process, said)
+            if how.health is not None:
+                await _until_healthy(process, how.health, service, said)
+                if ask is not None:
+                    await ask(f"http://{_LOOPBACK}:{how.health.port}")
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _end(process, how.stop_s)
+
+
+async def _until_healthy(process: Process, health: HealthCheck, service: str, said: deque[str]) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with anyio.move_on_after(health.start_s):
+            while process.returncode is None:
+                if await is_healthy(client, health):
+                    return
+                await anyio.sleep(_LOOK_EVERY_S)
+    ended = process.returncode
+    what = f"ended with {ended}" if ended is not None else f"did not answer within {health.start_s:g} s"
+    raise InstallError(
+        f"{service} {what}" + (f": {said[-1]}" if said else ""),
+        hint="its output says more",
+        details={"output": list(said), "url": health.url or f"port {health.port}"},
+    )
+
+
+async def _listen(process: Process, said: deque[str]) -> None:
+    if process.stdout is not None:
+        rest = b""
+        async for block in process.stdout:
+            *lines, rest = (rest + block)[-65536:].split(b"\n")
+            said.extend(hide_secrets(line.decode(errors="replace").strip()) for line in lines if line.strip())
+
+
+async def _end(process: Process, patience_s: float) -> None:
+
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with anyio.move_on_after(patience_s):
+            await process.wait()
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # children that it left
+    await process.aclose()

@@ -1,0 +1,93 @@
+"""An archive's contents in a folder."""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio.to_thread
+
+from emp_core.errors import InstallError
+from emp_core.services.installer import Step, StepContext, shell_line
+from emp_machine.steps.records import read_record, sha256_of, write_record
+
+__all__ = ["Unpack"]
+
+_RECORD = "emp-unpacked.json"
+
+
+class Unpack(Step):
+    """The contents of an archive, in a folder that holds nothing else: ``.tar``, with any compression that is known, ``.zip``.
+
+    ``.tar.zst`` needs the program ``tar`` with ``zstd``; all else is read here. Members that would leave the folder are refused.
+    """
+
+    def __init__(self, name: str, archive: Path, folder: Path) -> None:
+        self.name = name
+        self.archive = archive
+        self.folder = folder
+
+    @property
+    def _by_program(self) -> bool:
+        return self.archive.name.endswith((".tar.zst", ".tzst"))
+
+    def _argv(self, into: Path) -> Sequence[str]:
+        if self.archive.suffix == ".zip":
+            return ("unzip", "-q", str(self.archive), "-d", str(into))
+        how = ("--zstd",) if self._by_program else ()
+        return ("tar", "--extract", "--no-same-owner", *how, "--file", str(self.archive), "--directory", str(into))
+
+    @property
+    def _fresh(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.part")
+
+    def commands(self) -> Sequence[str]:
+        """What a person would type to the same end."""
+        return (shell_line(self._argv(self._fresh)), shell_line(["mv", str(self._fresh), str(self.folder)]))
+
+    async def is_done(self) -> bool:
+        """This very archive was unpacked whole, and the files at its top are there."""
+        record = read_record(self.folder / _RECORD)
+        if not record or any(not (self.folder / name).exists() for name in record.get("holds", ())):
+            return False
+        if not self.archive.is_file():
+            return True  # it was removed to save space
+        return record.get("sha256") == await anyio.to_thread.run_sync(sha256_of, self.archive)
+
+    async def do(self, context: StepContext) -> None:
+        """Unpack it beside its place, and move it there.
+
+        Raises:
+            InstallError: it is damaged, or holds what does not belong into a folder.
+        """
+        fresh = self._fresh
+        await anyio.to_thread.run_sync(_emptied, fresh)
+        if self._by_program:
+            await context.run(self._argv(fresh))
+        else:
+            await anyio.to_thread.run_sync(self._extract, fresh)
+        sha256 = await anyio.to_thread.run_sync(sha256_of, self.archive)
+        write_record(fresh / _RECORD, {"sha256": sha256, "holds": sorted(one.name for one in fresh.iterdir())})
+        if self.folder.exists():
+            await anyio.to_thread.run_sync(shutil.rmtree, self.folder)
+        fresh.replace(self.folder)
+
+    def _extract(self, into: Path) -> None:
+        try:
+            if self.archive.suffix == ".zip":
+                with zipfile.ZipFile(self.archive) as opened:
+                    opened.extractall(into)  # noqa: S202 - zipfile drops what would lead out of the folder
+            else:
+                with tarfile.open(self.archive) as archive:
+                    archive.extractall(into, filter="data")
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+            raise InstallError(
+                f"{self.archive} cannot be unpacked: {error}",
+                hint=f"remove {self.archive}, so that it is fetched again",
+            ) from error
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
