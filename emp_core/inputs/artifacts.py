@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -41,13 +41,13 @@ class ArtifactFiles:
     store (``ctx.storage``) it reads as it likes: whoever submitted it had the credentials.
 
     Args:
-        store: the worker's store.
+        stores: gives the worker's stores, the default one first.
         own: the job's own store, if it has one.
         facts_of: reads what is known of another job; None: no such job is known any more.
     """
 
     job: Job
-    store: ArtifactStore
+    stores: Callable[[], Iterable[ArtifactStore]]
     facts_of: Callable[[str], Awaitable[JobFacts | None]]
     own: ArtifactStore | None = None
 
@@ -60,9 +60,7 @@ class ArtifactFiles:
         Raises:
             InputError: it is not there, or this job may not read it: that is not told apart.
         """
-        for store in (self.own, self.store):
-            if store is None:
-                continue
+        for store in self._searched():
             found = await find_artifact(store, at)
             if found is not None and (store is self.own or await self._may_read(found)):
                 name = PurePosixPath(found.key).name
@@ -77,6 +75,11 @@ class ArtifactFiles:
             hint="give the artifact's key, or its URL as the result of a job of the same customer tells it",
             details={"reason": "artifact_not_found"},
         )
+
+    def _searched(self) -> Iterator[ArtifactStore]:
+        if self.own is not None:
+            yield self.own
+        yield from self.stores()
 
     async def _may_read(self, found: StoredObject) -> bool:
         customer = self.job.customer_id

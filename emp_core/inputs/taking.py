@@ -1,6 +1,7 @@
 """`InputTaking`: all that a worker needs to take the files that jobs refer to."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 
 from attrs import define
 
@@ -26,7 +27,8 @@ class InputTaking:
     """Takes the files of all jobs of one worker: within its limits, from where its operator allows it.
 
     Args:
-        store: the worker's artifact store.
+        store: the worker's default artifact store.
+        named: gives its further ones, in which an artifact may be, too.
         facts_of: reads what is known of another job, to tell whose its artifacts are.
     """
 
@@ -36,6 +38,7 @@ class InputTaking:
     store: ArtifactStore
     max_bytes: int
     facts_of: Callable[[str], Awaitable[JobFacts | None]] = _nothing_known
+    named: Callable[[], Iterable[ArtifactStore]] = tuple
 
     @classmethod
     def from_settings(
@@ -44,6 +47,7 @@ class InputTaking:
         *,
         store: ArtifactStore,
         facts_of: Callable[[str], Awaitable[JobFacts | None]] = _nothing_known,
+        named: Callable[[], Iterable[ArtifactStore]] = tuple,
     ) -> "InputTaking":
         """As the settings say.
 
@@ -57,6 +61,7 @@ class InputTaking:
             store=store,
             max_bytes=settings.input_max_bytes,
             facts_of=facts_of,
+            named=named,
         )
 
     def of(self, job: Job, *, own_store: ArtifactStore | None = None) -> JobInputs:
@@ -65,7 +70,7 @@ class InputTaking:
         Args:
             own_store: the store that the job brought with it.
         """
-        artifacts = ArtifactFiles(job, self.store, self.facts_of, own_store)
+        artifacts = ArtifactFiles(job, lambda: chain((self.store,), self.named()), self.facts_of, own_store)
         return JobInputs(self.folders, self.web, self.paths, artifacts, self.max_bytes)
 
     async def aclose(self) -> None:

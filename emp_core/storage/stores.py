@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -101,6 +101,14 @@ class Stores:
             store = open_store(config.url, stores=self._openers, environ=environ)
             self._opened[name] = store if config.cdn is None else PublicStore(store, config.cdn)
         return self._opened[name]
+
+    def named(self) -> Iterator[ArtifactStore]:
+        """Those besides the default one, without any that cannot be opened here."""
+        for name in self.names[1:]:
+            try:
+                yield self.get(name)
+            except ConfigError as error:
+                log.warning("an artifact store cannot be used here", name=name, error=error.message)
 
     @asynccontextmanager
     async def of(self, ctx: Destination | None) -> AsyncIterator[ArtifactStore]:

@@ -140,7 +140,9 @@ class Worker:
         self._keeper = Keeper(self._consumer, settings.lease_s)
         self._leases = Leases(self._consumer, settings.lease_s, on_renewal=self._renewed)
         self._finisher = Finisher(self._consumer, self._leases, self._plugins.job_finished)
-        self._inputs = InputTaking.from_settings(settings, store=stores.get(), facts_of=self._consumer.job_facts)
+        self._inputs = InputTaking.from_settings(
+            settings, store=stores.get(), facts_of=self._consumer.job_facts, named=stores.named
+        )
         self._attempts = Attempts(
             worker_id=self.id,
             stores=stores,

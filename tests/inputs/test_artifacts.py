@@ -121,6 +121,22 @@ async def test_uploads_are_read_by_the_customer_they_were_made_for(ready: InputT
             assert await (await inputs.fetch(ref(artifact=key))).read() == PNG
 
 
+async def test_artifacts_of_all_stores_of_the_worker_are_found(
+    ready: InputTaking, store: LocalStore, jobs: Jobs, tmp_path: Path
+) -> None:
+    final = LocalStore(tmp_path / "final")
+    ready.named = lambda: (final,)
+    url = await put(final)
+    jobs.known["job-a"] = JobFacts("alice", {url})
+    for customer in (None, "alice"):
+        async with attempt(ready, job(customer=customer)) as inputs:
+            for at in (KEY, url):
+                assert await (await inputs.fetch(ref(artifact=at))).read() == PNG
+    async with attempt(ready, job(customer="bob")) as inputs:
+        with pytest.raises(InputError, match="no such file for this job"):
+            await inputs.fetch(ref(artifact=url))
+
+
 async def test_a_job_reads_its_own_store_as_it_likes(ready: InputTaking, tmp_path: Path) -> None:
     own = LocalStore(tmp_path / "own")
     url = await put(own, "in/cat.png")
@@ -137,6 +153,6 @@ async def test_an_upload_is_stored_under_the_same_key_again() -> None:
 
 async def test_an_artifact_is_opened_where_it_lies(store: LocalStore, jobs: Jobs) -> None:
     await put(store)
-    source = await ArtifactFiles(job(), store, jobs).open(KEY)
+    source = await ArtifactFiles(job(), lambda: (store,), jobs).open(KEY)
     assert (source.name, source.media_type, source.size_bytes) == ("cat.png", "image/png", len(PNG))
     assert b"".join([chunk async for chunk in source.chunks]) == PNG
