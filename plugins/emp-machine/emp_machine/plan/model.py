@@ -28,12 +28,19 @@ class GpuPlan:
         model: None: the driver does not tell, or there is none.
         memory_mb: in MiB.
         mock: it is only pretended (``GPU_MODE=mock``).
+        device: what the driver calls it, where that is another number: in a container that was given one GPU of several.
     """
 
     index: int
     model: str | None = None
     memory_mb: int | None = None
     mock: bool = False
+    device: int | None = None
+
+    @property
+    def visible(self) -> str:
+        """What ``CUDA_VISIBLE_DEVICES`` says for it."""
+        return str(self.index if self.device is None else self.device)
 
 
 @frozen
@@ -96,6 +103,7 @@ class MachinePlan:
         processes: in the order in which they start: each stands after all that it needs.
         environ: the variables that the plan was made from and that its workers get: settings of the core and of
             plugins. May hold secrets.
+        secrets: names of the variables, here and of processes, whose values are never shown.
         notes: what was accepted and has no effect, or another than it seems; a sentence each.
     """
 
@@ -105,6 +113,7 @@ class MachinePlan:
     services: tuple[ServicePlan, ...]
     processes: tuple[Process, ...]
     environ: Mapping[str, str] = field(factory=dict, repr=False)
+    secrets: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
     @property

@@ -1,0 +1,1 @@
+"""The commands of the machine layer, each in a module of its own."""

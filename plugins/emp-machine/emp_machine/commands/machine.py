@@ -1,0 +1,39 @@
+"""`emp machine`: finds the command. Nothing else is imported before one is chosen."""
+
+from importlib import import_module
+
+import click
+
+__all__ = ["COMMANDS", "machine"]
+
+COMMANDS = {
+    "plan": "Show what this machine would run.",
+}
+"""The commands, each ``emp_machine.commands.NAME:NAME``, and what the overview says of them."""
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"emp_machine.commands.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands)
+def machine() -> None:
+    """Hold a machine with GPUs: what it runs, from a bare box to workers that take jobs.
+
+    \b
+    Examples:
+      WORKERS=comfyui,ollama emp machine plan
+    """

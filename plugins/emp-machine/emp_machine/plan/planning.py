@@ -1,0 +1,153 @@
+"""From the service mapping, WORKERS and the GPUs to the plan of a machine. Pure: the same in gives the same out."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from attrs import evolve
+
+from emp_core.config import Settings, load_settings
+from emp_core.errors import ConfigError
+from emp_core.plugins.loaded import Plugins
+from emp_core.services.schema import ServiceEntry, ServiceMapping
+from emp_machine.gpus import usable_gpus
+from emp_machine.plan.aliases import with_aliases
+from emp_machine.plan.model import GpuPlan, MachinePlan, Process
+from emp_machine.plan.placing import ALONE, Place, Placed, place
+from emp_machine.plan.ports import assign_ports
+from emp_machine.plan.redis import REDIS, own_redis
+from emp_machine.plan.secrets import secret_names
+from emp_machine.plan.services import PlannedService, ServicePlanner
+from emp_machine.plan.wishes import wishes
+from emp_machine.plan.workers import WorkerPlanner, declared_variables, handed_to_workers
+from emp_machine.settings import MachineSettings
+
+__all__ = ["plan_machine"]
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHOWN_MAX = 80
+_NOTHING: Mapping[int, str] = {}
+
+
+def plan_machine(
+    mapping: ServiceMapping,
+    plugins: Plugins,
+    environ: Mapping[str, str],
+    gpus: Sequence[GpuPlan],
+    *,
+    taken: Mapping[int, str] = _NOTHING,
+    handed_on: Collection[str] = (),
+) -> MachinePlan:
+    """What a machine is to run.
+
+    Args:
+        mapping: the services, and the worker types that serve them.
+        environ: the settings: ``WORKERS``, ``NUM_GPUS``, ``HUB_REDIS_URL`` and all the others.
+        gpus: those that were found, by index.
+        taken: ports that others than this machine's own processes listen on, and who they are.
+        handed_on: variables of ``environ`` that workers get besides the settings of the core and of plugins.
+
+    Raises:
+        ConfigError: this machine cannot run what is asked of it; lists every reason.
+    """
+    environ, notes_on_aliases = with_aliases(environ)
+    problems: list[str] = []
+    notes = list(notes_on_aliases)
+    settings = _read(Settings, environ, problems)
+    machine = _read(MachineSettings, environ, problems)
+    root = (machine.root or settings.data_dir / "machine").absolute()
+
+    wished = wishes(settings.workers, mapping, plugins, environ, problems)
+    usable = usable_gpus(settings, machine, environ, gpus, problems, notes)
+    indexes = [gpu.index for gpu in usable]
+    placed = [worker for wish in wished for worker in place(wish, indexes, problems, notes)]
+    entries = {name: entry for wish in wished for name, entry in wish.services.items()}
+    needed = _needed(placed, entries)
+    ports = assign_ports(entries, needed, taken, problems)
+
+    if settings.redis_url is None and REDIS not in needed:
+        # Everybody needs it: it is installed and started first.
+        entries = {
+            REDIS: own_redis(mapping, machine, {*taken, *(port for own in ports.values() for port in own)}),
+            **entries,
+        }
+        needed = {REDIS: [ALONE], **needed}
+        ports = {(REDIS, ALONE): entries[REDIS].ports, **ports}
+    if settings.redis_url is None:
+        placed = [evolve(worker, instances={REDIS: ALONE, **worker.instances}) for worker in placed]
+
+    planner = ServicePlanner(plugins, environ, {gpu.index: gpu for gpu in usable}, root, machine.host, problems, notes)
+    services = {name: planner.service(name, entry, needed.get(name, ()), ports) for name, entry in entries.items()}
+    shared = handed_to_workers(environ, plugins, handed_on)
+    if settings.redis_url is None:
+        shared |= services[REDIS].leading(ALONE)
+    workers = WorkerPlanner(services, settings, shared, root, problems).processes(placed)
+    processes = (*(one for service in services.values() for one in planner.processes(service)), *workers)
+
+    problems += _unusable_settings(plugins, services.values(), environ)
+    problems += _unusable_names(services, workers, processes)
+    if not placed and not problems:
+        problems.append("no worker is left to run")
+    if problems:
+        raise ConfigError(
+            f"this machine cannot run WORKERS={','.join(settings.workers)}", problems=tuple(dict.fromkeys(problems))
+        )
+    return MachinePlan(
+        machine_id=settings.machine_id,
+        root=root,
+        gpus=usable,
+        services=tuple(service.plan for service in services.values()),
+        processes=processes,
+        environ=shared,
+        secrets=secret_names((shared, *(one.environ for one in processes)), declared_variables(plugins)),
+        notes=tuple(dict.fromkeys((*notes, *mapping.notes))),
+    )
+
+
+def _read(settings_class: type[T], environ: Mapping[str, str], problems: list[str]) -> T:
+    """The settings; where some cannot be read, what the others say, so that all that is wrong is found at once."""
+    try:
+        return load_settings(settings_class, environ)
+    except ConfigError as error:
+        problems += error.problems
+        wrong = tuple(problem.partition("=")[0] for problem in error.problems)
+        return load_settings(settings_class, {name: value for name, value in environ.items() if name not in wrong})
+
+
+def _needed(placed: Sequence[Placed], entries: Mapping[str, ServiceEntry]) -> dict[str, list[Place]]:
+    """The instances that workers work with, by service, each once."""
+    found = {name: {worker.instances[name] for worker in placed if name in worker.instances} for name in entries}
+    return {
+        name: sorted(places, key=lambda one: (one.gpu or 0, one.number)) for name, places in found.items() if places
+    }
+
+
+def _unusable_settings(
+    plugins: Plugins, services: Iterable[PlannedService], environ: Mapping[str, str]
+) -> Iterator[str]:
+    """What is wrong with the settings of plugins that are used here; a worker would not start with them."""
+    connectors = {service.plan.entry.connector for service in services}
+    used = {plugins.connectors[name].plugin for name in connectors if name in plugins.connectors}
+    for plugin in plugins.loaded:
+        if plugin.name not in used:
+            continue
+        for settings_class in plugin.answers.settings:
+            try:
+                load_settings(settings_class, environ)
+            except ConfigError as error:
+                yield from error.problems
+
+
+def _unusable_names(services: Iterable[str], workers: Iterable[Process], processes: Sequence[Process]) -> Iterator[str]:
+    """Names become folders, and names in the files of process managers."""
+    for what, name in (*(("service", name) for name in services), *(("worker", one.name) for one in workers)):
+        if not _NAME.fullmatch(name):
+            yield (
+                f"the {what} {name[:_SHOWN_MAX]!r} cannot be run here: a name has up to 64 letters, digits, dots, dashes and "
+                "underscores, and begins with a letter or digit"
+            )
+    names = [one.name for one in processes]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"two processes would be named {name!r}; rename a service or worker type in the service mapping"
