@@ -103,8 +103,12 @@ class ProcessManager(ABC):
         self.root = root
 
     @abstractmethod
+    async def pid(self) -> int | None:
+        """The manager's own process id; None when it is not there. Starts nothing."""
+
     async def runs(self) -> bool:
         """Whether the manager itself is there. Starts nothing."""
+        return await self.pid() is not None
 
     @abstractmethod
     async def apply(self, processes: Sequence[Process]) -> None:

@@ -1,0 +1,50 @@
+"""Which process manager keeps a machine's processes."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from emp_core.errors import ConfigError
+from emp_machine.processes.interface import ProcessManager
+from emp_machine.processes.pm2 import Pm2Manager
+from emp_machine.processes.roster import read_roster
+from emp_machine.processes.supervisor import SupervisorManager
+
+__all__ = ["MANAGERS", "find_pm2", "open_manager"]
+
+MANAGERS = ("auto", "pm2", "supervisor")
+"""What may be asked for."""
+
+
+def find_pm2(environ: Mapping[str, str]) -> Path | None:
+    """PM2's program: the one on PATH, or the one that npm has put beside this Python; None: it is not installed."""
+    beside = Path(sys.prefix) / "node" / "node_modules" / ".bin"
+    found = shutil.which("pm2", path=environ.get("PATH")) or shutil.which("pm2", path=str(beside))
+    # It is a script of Node's, and no use without.
+    return Path(found) if found and shutil.which("node", path=environ.get("PATH")) else None
+
+
+def open_manager(root: Path, wanted: str, environ: Mapping[str, str]) -> ProcessManager:
+    """The process manager of a machine's folder. It need not be there yet.
+
+    Args:
+        wanted: ``pm2``, ``supervisor``; ``auto``: the one that was used last, else PM2 where it is installed, else
+            supervisor.
+
+    Raises:
+        ConfigError: PM2 is asked for and is not installed.
+    """
+    if wanted == "auto":
+        roster = read_roster(root)
+        wanted = roster.manager if roster is not None else "auto"
+    pm2 = find_pm2(environ)
+    if wanted == "supervisor" or (wanted == "auto" and pm2 is None):
+        return SupervisorManager(root, environ)
+    if pm2 is None:
+        raise ConfigError(
+            "EMP_PROCESS_MANAGER=pm2: PM2 is not installed",
+            hint="install it with `npm install --global pm2`, or use supervisor, which is here already: "
+            "EMP_PROCESS_MANAGER=supervisor",
+        )
+    return Pm2Manager(root, environ, pm2)

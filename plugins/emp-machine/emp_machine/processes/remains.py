@@ -1,0 +1,109 @@
+"""Finding what a process manager has left behind.
+
+Every process of the machine layer carries a mark in its environment, which its children inherit. So they are told from
+strangers without a process id that may be somebody else's by now.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from attrs import evolve, frozen
+
+from emp_machine.plan.model import Process
+
+__all__ = ["MARK", "Remains", "end_remains", "find_remains", "marked", "owner_of"]
+
+MARK = "EMP_MACHINE_PROCESS"
+"""The variable that marks a process: ``name@root``."""
+
+_LOOK_EVERY_S = 0.05
+_PS = "/bin/ps"
+
+
+@frozen
+class Remains:
+    """A process of the machine layer that is there.
+
+    Attributes:
+        name: which of the plan's processes it is, or is a child of.
+    """
+
+    pid: int
+    name: str
+
+
+def marked(process: Process, root: Path) -> Process:
+    """The process with its mark."""
+    return evolve(process, environ={**process.environ, MARK: f"{process.name}@{root}"})
+
+
+async def find_remains(root: Path) -> list[Remains]:
+    """All processes of this user that carry a mark of ``root``."""
+    return await anyio.to_thread.run_sync(_find, root)
+
+
+async def end_remains(root: Path, *, names: frozenset[str] | None = None, patience_s: float = 5.0) -> list[Remains]:
+    """End what carries a mark of ``root``: asked first, killed after ``patience_s``. Returns when it has ended.
+
+    Args:
+        names: only these processes, and their children.
+    """
+    found = [one for one in await find_remains(root) if names is None or one.name in names]
+    left = found
+    for number, limit_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
+        for one in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(one.pid, number)
+        with anyio.move_on_after(limit_s):
+            while left:
+                there = {one.pid for one in await find_remains(root)}
+                left = [one for one in left if one.pid in there]
+                if left:
+                    await anyio.sleep(_LOOK_EVERY_S)  # the system tells nobody but the parent
+        if not left:
+            break
+    return found
+
+
+def owner_of(pid: int, root: Path) -> str | None:
+    """The name of the machine layer's process that ``pid`` is, or is a child of; None: it is a stranger."""
+    return next((name for found, name in _marks(root) if found == pid), None)
+
+
+def _find(root: Path) -> list[Remains]:
+    us = os.getpid()
+    return [Remains(pid, name) for pid, name in _marks(root) if pid != us]
+
+
+def _marks(root: Path) -> Iterator[tuple[int, str]]:
+    beginning, end = f"{MARK}=", f"@{root}"
+    for pid, variables in _environments() if sys.platform == "linux" else _environments_by_ps():
+        for variable in variables:
+            if variable.startswith(beginning) and variable.endswith(end):
+                yield pid, variable[len(beginning) : -len(end)]
+
+
+def _environments() -> Iterator[tuple[int, list[str]]]:
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it has ended, or is somebody else's
+                text = Path(entry.path, "environ").read_bytes()
+                yield int(entry.name), os.fsdecode(text).split("\0")
+
+
+def _environments_by_ps() -> Iterator[tuple[int, list[str]]]:
+    """Elsewhere ps shows them, with blanks between the variables: a root with a blank in it is not found."""
+    shown = subprocess.run(  # noqa: S603 - a fixed command
+        [_PS, "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=False
+    )
+    for line in shown.stdout.splitlines():
+        pid, _, rest = line.strip().partition(" ")
+        if pid.isdecimal():
+            yield int(pid), rest.split(" ")
