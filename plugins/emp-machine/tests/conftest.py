@@ -9,14 +9,8 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
+
 from .telling import Telling
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder, as somebody; gives what it says."""
-    who = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @define
@@ -35,16 +29,23 @@ class Repository:
             path = self.folder / name.replace("__", "/").replace("_py", ".py").replace("_txt", ".txt")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        git(self.folder, "add", "--all")
-        git(self.folder, "commit", "--quiet", "--allow-empty", "-m", "change")
-        return git(self.folder, "rev-parse", "HEAD")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", "change")
+        return self.git("rev-parse", "HEAD")
+
+    def git(self, *arguments: str) -> str:
+        """Run git here, as somebody; gives what it says."""
+        who = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "init.defaultBranch=main"]
+        done = subprocess.run(["git", *who, *arguments], cwd=self.folder, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
 
 def new_repository(folder: Path) -> Repository:
     """An empty repository with the branch main."""
     folder.mkdir(parents=True)
-    git(folder, "init", "--quiet")
-    return Repository(folder)
+    repository = Repository(folder)
+    repository.git("init", "--quiet")
+    return repository
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ __all__ = ["COMMANDS", "machine"]
 
 COMMANDS = {
     "plan": "Show what this machine would run.",
+    "install": "Install the services, from wherever the last time ended.",
+    "reinstall": "Install a service again, step by step.",
 }
 """The commands, each ``emp_machine.commands.NAME:NAME``, and what the overview says of them."""
 

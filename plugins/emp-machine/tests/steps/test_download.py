@@ -2,17 +2,16 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
-
-from emp_core.errors import ConfigError, InstallError
 from emp_machine.steps import Downloads, read_manifest
-from emp_machine.steps import download as download_module
 from emp_machine.steps.fetching import Fetching
 
+from emp_core.errors import ConfigError, InstallError
 
 WAITED: list[float] = []
 
@@ -99,7 +98,7 @@ async def test_a_file_that_changed_on_the_server_is_not_patched_together(files, 
     files.cut_after = 400_000
     requests = files.requests
 
-    class Changing(list):
+    class Changing(list[tuple[str, str, str]]):
         def append(self, request):
             super().append(request)
             if len([one for one in self if one[0] == "GET"]) == 2:
@@ -115,7 +114,7 @@ async def test_a_wrong_checksum_is_an_error_and_kept_aside_and_the_others_go_on(
     wrong = files.entry("wrong.bin", b"something else") | {"sha256": "0" * 64}
     right = files.entry("right.bin", b"right")
     step = downloads(tmp_path, wrong, right)
-    with pytest.raises(InstallError, match="1 of 2 files could not be fetched: wrong.bin: its checksum is") as caught:
+    with pytest.raises(InstallError, match=r"1 of 2 files could not be fetched: wrong\.bin: its checksum is") as caught:
         await step.do(telling)
     assert caught.value.details["files"].keys() == {"wrong.bin"}
     assert (tmp_path / "right.bin").read_bytes() == b"right"
@@ -155,7 +154,7 @@ async def test_a_token_is_sent_and_its_absence_told(files, telling, tmp_path):
 
 
 async def test_a_disk_without_room_is_told_before_anything_is_fetched(files, telling, tmp_path, monkeypatch):
-    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda _: _Usage(free=10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(free=10**6))
     with pytest.raises(InstallError, match="0 MiB free, and 4 MiB are to be fetched"):
         await downloads(tmp_path, files.entry("one.bin", b"1" * 5_000_000)).do(telling)
     assert [method for method, _, _ in files.requests] == []

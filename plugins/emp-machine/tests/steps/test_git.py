@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from emp_machine.steps import GitCheckout
 
 from emp_core.errors import InstallError
-from emp_machine.steps import GitCheckout
 
 
 async def checked_out(url: str, folder: Path, ref: str, telling):
@@ -36,11 +36,9 @@ async def test_done_again_it_goes_to_the_branchs_newest_commit(repository, telli
 
 @pytest.mark.parametrize("kind", ["tag", "commit", "branch"])
 async def test_tags_commits_and_branches_are_understood(repository, telling, tmp_path, kind):
-    from ..conftest import git
-
     wanted = repository.commit(main_py="old")
-    git(repository.folder, "tag", "v1")
-    git(repository.folder, "branch", "other/one")
+    repository.git("tag", "v1")
+    repository.git("branch", "other/one")
     repository.commit(main_py="new")
     ref = {"tag": "v1", "commit": wanted, "branch": "other/one"}[kind]
     step = await checked_out(repository.url, tmp_path / "it", ref, telling)

@@ -1,0 +1,1 @@
+"""Installing the services of a plan, one after the other, from wherever the last time ended."""
