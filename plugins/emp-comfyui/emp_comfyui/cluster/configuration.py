@@ -50,19 +50,24 @@ class ClusterConfiguration:
         read_servers(entries, problems)
         if problems:
             raise ConfigError(f"{source} describes servers that cannot be used", problems=tuple(problems), hint=_HINT)
-        configuration = cls(settings, source, Changes(_file(settings, environ)), tuple(entries))
-        if not any(server.enabled for server in configuration.servers()):
+        configuration = cls(settings, source, cls.changes_of(environ), tuple(entries))
+        # Changes may leave none for a while: what is there goes on, and waits for one.
+        if not configuration.changes.exist and not any(server.enabled for server in configuration.servers()):
             raise ConfigError(
                 f"none of the servers of {source} is enabled", hint='set "enabled": true for at least one of them'
             )
         return configuration
 
     @classmethod
+    def changes_of(cls, environ: Mapping[str, str]) -> Changes:
+        """The file of changes alone, for those who cannot use the rest."""
+        return Changes(_file(load_settings(ClusterSettings, environ), environ))
+
+    @classmethod
     def describes_several(cls, environ: Mapping[str, str]) -> bool:
         """Whether there is any word of a cluster, beyond the one server of ``COMFYUI_HOST``."""
-        settings = load_settings(ClusterSettings, environ)
-        source, _ = _first_description(settings, environ, [])
-        return source != "COMFYUI_HOST" or Changes(_file(settings, environ)).exist
+        source, _ = _first_description(load_settings(ClusterSettings, environ), environ, [])
+        return source != "COMFYUI_HOST" or cls.changes_of(environ).exist
 
     def servers(self) -> tuple[ComfyUIServer, ...]:
         """The servers as they are now, changes included.
@@ -71,8 +76,7 @@ class ClusterConfiguration:
             ConfigError: the changes cannot be used; lists every mistake with its place.
         """
         problems: list[str] = []
-        entries = self.changes.applied_to(self._entries, problems)
-        servers = read_servers(entries, problems)
+        servers = read_servers(self.changes.applied_to(self._entries, problems), problems)
         if problems:
             raise ConfigError(
                 f"{self.changes.path} has changes that cannot be used",
@@ -80,6 +84,23 @@ class ClusterConfiguration:
                 hint="mend it, or undo all changes: emp comfyui servers reset",
             )
         return tuple(servers)
+
+    def describes(self, name: str) -> bool:
+        """Whether the environment describes a server of this name, whatever the changes say."""
+        return any(server.name == name for server in read_servers(self._entries, []))
+
+    def check(self, name: str, what: Mapping[str, Any]) -> None:
+        """See whether a server can be changed, or added, like this.
+
+        Raises:
+            ConfigError: it cannot; lists every mistake.
+        """
+        entries = {server.name: server.as_dict() for server in self.servers()}
+        entries[name] = {**entries.get(name, {}), "name": name, **what}
+        problems: list[str] = []
+        read_servers(list(entries.items()), problems)
+        if problems:
+            raise ConfigError(f"server {name!r} cannot be like this", problems=tuple(problems))
 
 
 def _first_description(

@@ -1,0 +1,1 @@
+"""``emp comfyui``. Nothing of the cluster is imported before a command runs."""
