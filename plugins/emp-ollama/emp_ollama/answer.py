@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import define, field
-from jsonschema import Draft202012Validator
 
 from emp_core.errors import InvalidJob, JobFailed
 from emp_core.jobs.outcomes import JobResult
+from emp_ollama.schemas import problems_of
 
 __all__ = ["Answer", "Piece"]
 
 _NANOSECONDS = 1e6
-_PROBLEMS_SHOWN = 5
 
 
 @define
@@ -63,13 +62,13 @@ class Answer:
         """The text so far."""
         return "".join(self._text)
 
-    def result(self, *, task: str, wanted: Any, temperature: float | None) -> JobResult:
+    async def result(self, *, task: str, wanted: Any, repeats: bool) -> JobResult:
         """The whole answer, proven.
 
         Args:
             task: ``generate`` or ``chat``.
             wanted: the ``format`` that was asked for.
-            temperature: what was asked for; at 0 the same request gives the same answer.
+            repeats: whether the same request gives the same answer.
 
         Raises:
             JobFailed: it never came to its end, or is not of the format.
@@ -79,7 +78,7 @@ class Answer:
             raise self._wrong(
                 "the answer ended without its last frame: Ollama gives up when a model repeats itself",
                 reason="incomplete",
-                again=temperature != 0,
+                again=not repeats,
             )
         finish_reason = str(self.final.get("done_reason") or "stop")
         data: dict[str, Any] = {"model": self.model, "task": task, "text": self.text, "finish_reason": finish_reason}
@@ -90,10 +89,10 @@ class Answer:
         if self._logprobs:
             data["logprobs"] = self._logprobs
         if wanted is not None and not self._tool_calls and finish_reason not in ("load", "unload"):
-            data["json"] = self._as_wanted(wanted, finish_reason, again=temperature != 0)
+            data["json"] = await self._as_wanted(wanted, finish_reason, again=not repeats)
         return JobResult(data=data, usage=usage_of(self.final))
 
-    def _as_wanted(self, wanted: Any, finish_reason: str, *, again: bool) -> Any:
+    async def _as_wanted(self, wanted: Any, finish_reason: str, *, again: bool) -> Any:
         try:
             value = json.loads(self.text)
         except (ValueError, RecursionError) as error:
@@ -104,11 +103,10 @@ class Answer:
                     details={"reason": "cut", "finish_reason": finish_reason},
                 ) from error
             raise self._wrong(f"the answer is no JSON: {error}", reason="format", again=again) from error
-        if isinstance(wanted, Mapping):
-            found = sorted(Draft202012Validator(wanted).iter_errors(value), key=lambda one: one.json_path)
-            if found:
-                told = "; ".join(f"{one.json_path}: {one.message}"[:200] for one in found[:_PROBLEMS_SHOWN])
-                raise self._wrong(f"the answer does not fit the schema: {told}", reason="format", again=again)
+        if isinstance(wanted, Mapping) and (problems := await problems_of(value, wanted)):
+            raise self._wrong(
+                f"the answer does not fit the schema: {'; '.join(problems)}", reason="format", again=again
+            )
         return value
 
     def _wrong(self, message: str, *, reason: str, again: bool) -> JobFailed | InvalidJob:

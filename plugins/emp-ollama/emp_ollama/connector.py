@@ -179,7 +179,8 @@ class OllamaConnector(HTTPConnector):
                 if answer.final is not None:
                     break
         self.models.ran(answer.model, answer.final, stays=body.get("keep_alive") != 0)
-        return answer.result(task=task.task, wanted=body.get("format"), temperature=options.get("temperature"))
+        repeats = options.get("temperature") == 0 or "seed" in options
+        return await answer.result(task=task.task, wanted=body.get("format"), repeats=repeats)
 
     async def _embed(self, body: Mapping[str, Any]) -> JobResult:
         answer = await self.request_json("POST", _ROUTES["embed"], json=body, silence_s=None)

@@ -5,10 +5,9 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 from attrs import field, frozen
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 
 from emp_core.jobs.inputs import InputRef
+from emp_ollama.schemas import check_schema
 from emp_ollama.sizing import check_sizes
 
 __all__ = ["PAYLOADS", "AnyTask", "Chat", "Embed", "Generate", "Message", "Task"]
@@ -23,10 +22,7 @@ def _is_format(_owner: Any, _field: Any, value: Any) -> None:
         return
     if not isinstance(value, Mapping):
         raise ValueError('expected "json" or a JSON schema')  # noqa: TRY004 - what every validator raises
-    try:
-        Draft202012Validator.check_schema(value)
-    except SchemaError as error:
-        raise ValueError(f"expected a JSON schema: {error.message}") from error
+    check_schema(value)
 
 
 def _are_options(_owner: Any, _field: Any, value: JSON) -> None:

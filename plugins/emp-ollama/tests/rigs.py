@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from emp_ollama.connector import OllamaConnector
+from emp_ollama.testing import FakeOllama
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.testing.conformance.rig import Rig
-from emp_ollama.connector import OllamaConnector
-from emp_ollama.testing import FakeOllama
 
 __all__ = ["Gate", "hosts_of", "rigged"]
 

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-
-from emp_core.testing.conformance.connector import ConnectorConformance
 from emp_ollama.connector import OllamaConnector
 from emp_ollama.several import OllamaHostsConnector
 from emp_ollama.testing import FakeOllama
+
+from emp_core.testing.conformance.connector import ConnectorConformance
 
 
 class OllamaConformance(ConnectorConformance):

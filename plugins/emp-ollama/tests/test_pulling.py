@@ -7,14 +7,14 @@ from typing import Any
 
 import anyio
 import pytest
+from emp_ollama.connector import OllamaConnector
+from emp_ollama.pulling import PullProgress
+from emp_ollama.testing import FakeModel, FakeOllama
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import ConnectionLost, EmpError, InvalidJob, JobFailed, MissingModel
 from emp_core.testing.conformance.rig import Rig
 from emp_core.testing.recorded import Exchange, read_recording
-from emp_ollama.connector import OllamaConnector
-from emp_ollama.pulling import PullProgress
-from emp_ollama.testing import FakeModel, FakeOllama
 
 RECORDINGS = Path(__file__).parent / "recordings"
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 import pytest
+from emp_ollama.connector import OllamaConnector
+from emp_ollama.payloads import PAYLOADS
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import EmpError, InvalidJob
 from emp_core.testing.conformance.rig import Rig
 from emp_core.testing.recorded import Exchange, RecordedService, read_recording
-from emp_ollama.connector import OllamaConnector
-from emp_ollama.payloads import PAYLOADS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[2] / "docs" / "reference" / "ollama-scenarios.md"

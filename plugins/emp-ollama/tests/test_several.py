@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emp_ollama.connector import OllamaConnector
+from emp_ollama.several import OllamaHostsConnector
+from emp_ollama.testing import FakeModel, FakeOllama
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import ConfigError, ConnectionLost, JobFailed, MissingModel, NotHere, ServiceUnavailable
 from emp_core.jobs.model import JobSpec
 from emp_core.testing.link import link_to
-from emp_ollama.connector import OllamaConnector
-from emp_ollama.several import OllamaHostsConnector
-from emp_ollama.testing import FakeModel, FakeOllama
 
 from .rigs import Gate, hosts_of, rigged
 
