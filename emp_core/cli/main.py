@@ -24,7 +24,7 @@ COMMANDS = {
     "worker": "Run workers, for a process manager.",
     "submit": "Put a job into the queue.",
     "jobs": "Look at jobs, wait for them, cancel and retry them.",
-    "artifacts": "List what jobs have put out, and delete what is past its age.",
+    "artifacts": "List what jobs have put out, fetch it, and delete it.",
     "workers": "List the workers that are alive.",
     "plugins": "List the installed plugins.",
     "services": "Show the service mapping that holds here.",

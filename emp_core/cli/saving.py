@@ -21,7 +21,7 @@ from emp_core.inputs.files import safe_name
 from emp_core.jobs.model import Job
 from emp_core.storage.stores import Stores
 
-__all__ = ["check_folder", "save_outputs"]
+__all__ = ["check_folder", "save_outputs", "save_stream"]
 
 _CHUNK_BYTES = 2**20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -62,17 +62,33 @@ async def save_outputs(job: Job, folder: Path, settings: Settings) -> list[Path]
 
 async def _save(artifact: Mapping[str, Any], folder: Path, stores: Stores) -> Path:
     name = safe_name(str(artifact.get("name", ""))) or "output"
-    digest = str(artifact.get("sha256") or "")
-    if digest and (there := await run_sync(_same_file, folder, name, digest)) is not None:
+    return await save_stream(
+        _open(str(artifact.get("url", "")), stores), folder, name, sha256=str(artifact.get("sha256") or "")
+    )
+
+
+async def save_stream(chunks: AsyncIterator[bytes], folder: Path, name: str, *, sha256: str) -> Path:
+    """Copy a file into a folder; gives where it lies.
+
+    A file that is there already with the same content is left as it is; one with another content keeps its name, and the
+    new one gets a number.
+
+    Args:
+        sha256: the checksum that it has to have; empty: not known.
+
+    Raises:
+        StorageError: it cannot be put there, or is not what it should be.
+    """
+    if sha256 and (there := await run_sync(_same_file, folder, name, sha256)) is not None:
         return there
     part = folder / f".{secrets.token_hex(8)}.part"
     try:
         found = hashlib.sha256()
         with part.open("xb") as file:
-            async for chunk in _open(str(artifact.get("url", "")), stores):
+            async for chunk in chunks:
                 await run_sync(file.write, chunk)
                 found.update(chunk)
-        if digest and found.hexdigest() != digest:
+        if sha256 and found.hexdigest() != sha256:
             raise StorageError(f"the output {clean(name)} is not what the result says: its checksum is another")
         return await run_sync(_named, part, folder, name)
     except OSError as error:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from emp_core.cli.failures import DONE
@@ -17,12 +18,13 @@ from emp_core.cli.payload import apply_fields, read_payload
 from emp_core.cli.showing import emit_outcome
 from emp_core.config import Settings
 from emp_core.jobs.codec import as_shown, dumps
-from emp_core.jobs.model import DEFAULT_PRIORITY, Job, JobSpec
+from emp_core.jobs.model import DEFAULT_PRIORITY, Destination, Job, JobSpec
 from emp_core.jobs.requirements import Requirements
 from emp_core.queue.queue import JobQueue
 
 __all__ = ["submit"]
 
+_CTX_EXAMPLE = '{"storage": {"store": "final"}, "prefix": "shots/010", "retention": "draft"}'
 _REQUIREMENTS_EXAMPLE = '{"hardware": {"gpu_memory_mb": 16000}}'
 
 
@@ -62,6 +64,21 @@ def _requirements(_context: click.Context, _parameter: click.Parameter, text: st
     return given
 
 
+def _destination(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Destination | None:
+    if text is None:
+        return None
+    try:
+        given = json.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+    except OSError as error:
+        raise click.BadParameter(f"{text[1:]} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise click.BadParameter(f"expected a JSON object such as {_CTX_EXAMPLE}, or @FILE with one") from None
+    known = [field.name for field in attrs.fields(Destination)]
+    if not isinstance(given, dict) or not given.keys() <= set(known):
+        raise click.BadParameter(f"expected a JSON object such as {_CTX_EXAMPLE}; it may have {', '.join(known)}")
+    return Destination(**given)
+
+
 def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
     labels = {}
     for one in given:
@@ -96,6 +113,12 @@ def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[s
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Wait, and copy the outputs into this folder.",
+)
+@click.option(
+    "--ctx",
+    callback=_destination,
+    metavar="JSON|@FILE",
+    help="Where the outputs go, as a JSON object, or a file with it.",
 )
 @click.option("--strict", is_flag=True, help="Refuse the job when no live worker can run it.")
 @click.option("--idempotency-key", metavar="KEY", help="Submitting again under the same key gives the same job.")
@@ -153,6 +176,7 @@ def submit(
       emp submit comfyui workflow.json -p 6.inputs.text="a red fox" -p 3.inputs.seed=7 --wait
       echo '{"hello": 1}' | emp submit echo - --wait --json
       emp submit echo '{"hello": 1}' --priority 80 --label team=art --deadline 600
+      emp submit comfyui workflow.json --ctx '{"storage": {"store": "final"}, "prefix": "shots/010"}'
       emp submit comfyui workflow.json --model sd_xl_base_1.0.safetensors --requirements '{"hardware": {"gpu_memory_mb": 16000}}'
     """
     if start_at is not None and delay is not None:
@@ -177,6 +201,7 @@ def submit(
         idempotency_key=given["idempotency_key"],
         labels=given["labels"],
         deadline_at=given["deadline"],
+        ctx=given["ctx"],
         requirements=_asked(given["requirements"], given["models"]),
         pool=given["pool"],
         region=given["region"],

@@ -1,9 +1,7 @@
 """Files that are in an artifact store already: by their key, or by the URL that a result tells."""
 
 import hashlib
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from attrs import frozen
@@ -13,7 +11,7 @@ from emp_core.inputs.files import Source
 from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job
 from emp_core.storage.interface import ArtifactStore, StoredObject
-from emp_core.storage.names import safe_key
+from emp_core.storage.names import own_name, safe_key
 
 __all__ = ["UPLOADS", "ArtifactFiles", "JobFacts", "find_artifact", "upload_key"]
 
@@ -21,7 +19,6 @@ UPLOADS = "inputs"
 """The folder of a store that submitters put files into."""
 
 _SEGMENTS_MAX = 12
-_NUMBERED = re.compile(r"^\d+(\.\d+)?-\d+-")
 
 
 @frozen
@@ -63,10 +60,9 @@ class ArtifactFiles:
         for store in self._searched():
             found = await find_artifact(store, at)
             if found is not None and (store is self.own or await self._may_read(found)):
-                name = PurePosixPath(found.key).name
                 return Source(
                     store.open(found.key),
-                    name=_own_name(name),
+                    name=own_name(found.key),
                     media_type=found.media_type or None,
                     size_bytes=found.size_bytes,
                 )
@@ -109,11 +105,6 @@ def upload_key(customer_id: str | None, sha256: str, name: str) -> str:
 def _owner(customer_id: str | None) -> str:
     """A customer as a folder's name: not every character of an id may stand in one."""
     return "nobody" if customer_id is None else hashlib.sha256(customer_id.encode()).hexdigest()[:32]
-
-
-def _own_name(name: str) -> str:
-    """An output's name without the attempt and index in front of it."""
-    return _NUMBERED.sub("", name) or name
 
 
 async def find_artifact(store: ArtifactStore, at: str) -> StoredObject | None:

@@ -1,12 +1,15 @@
 """Names of stored files. Names from outside never leave the folder that they belong to."""
 
+import re
 from pathlib import PurePosixPath
 
 from emp_core.errors import UnsafeName
 from emp_core.jobs.destinations import path_problem
 from emp_core.jobs.model import Job
 
-__all__ = ["artifact_key", "safe_key"]
+__all__ = ["artifact_key", "own_name", "safe_key"]
+
+_NUMBERED = re.compile(r"\d+(\.\d+)?-\d+-")
 
 
 def safe_key(name: str) -> str:
@@ -41,3 +44,10 @@ def artifact_key(job: Job, index: int, name: str) -> str:
     own = path.with_name(f"{attempt}-{index}-{path.name}")
     prefix = f"{safe_key(job.ctx.prefix.strip('/'))}/" if job.ctx is not None and job.ctx.prefix else ""
     return f"{prefix}{job.id}/{own}"
+
+
+def own_name(key: str) -> str:
+    """The file name of an output by its key: without folders, attempt and index."""
+    name = PurePosixPath(key).name
+    numbers = _NUMBERED.match(name)
+    return name[numbers.end() :] or name if numbers else name
