@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Self
 
 from attrs import field, frozen
@@ -99,7 +98,7 @@ class AzureAccess:
             raise ConfigError(
                 "an azure:// store does not know its account",
                 hint="set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or "
-                "AZURE_STORAGE_SAS_TOKEN",
+                "AZURE_STORAGE_SAS_TOKEN, or alone for the machine's identity",
             )
         sas = None if settings.key is not None else settings.sas_token
         return cls.of(settings.account, settings.key, sas, settings.endpoint)
@@ -134,8 +133,7 @@ class AzureAccess:
         """By the account's name.
 
         Raises:
-            ConfigError: the name or the endpoint cannot be one, or there is no key and no way to ask for the machine's
-                identity.
+            ConfigError: the name or the endpoint cannot be one.
         """
         if not is_account_name(account):
             raise ConfigError(
@@ -149,11 +147,6 @@ class AzureAccess:
                 hint=f"use https://ACCOUNT.blob.{_PUBLIC_CLOUD}, without login and query",
             )
         sas = sas_token.lstrip("?") if sas_token is not None else None
-        if key is None and sas is None and find_spec("azure.identity") is None:
-            raise ConfigError(
-                f"the Azure storage account {account} has no key, and no way to use the machine's identity",
-                hint="set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or pip install 'emp-core[azure]'",
-            )
         return cls(endpoint, account, key, sas)
 
 
