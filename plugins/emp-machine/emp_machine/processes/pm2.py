@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
+from tempfile import NamedTemporaryFile
 from typing import Any, ClassVar
 
 import anyio
@@ -44,6 +45,8 @@ _FINGERPRINT = "EMP_MACHINE_FINGERPRINT"
 _ANSWER_S = 60.0
 _CONNECT_S = 2.0
 _END_S = 15.0
+_STOP_MOST_S = 3600.0
+"""How long one that is not in the plan any more may take to end: what it was promised is not known any more."""
 _LOOK_S = 0.05
 
 
@@ -105,9 +108,7 @@ class Pm2Manager(ProcessManager):
         write_private(self._config, f"module.exports = {json.dumps({'apps': apps}, indent=2)};\n")
 
     async def _delete(self, names: Sequence[str]) -> None:
-        async with anyio.create_task_group() as group:
-            for name in names:
-                group.start_soon(self._run, "delete", name)
+        await self._end(names, "delete", _ANSWER_S + _STOP_MOST_S)
         await end_remains(self.root, names=frozenset(names), patience_s=1.0)
 
     async def shutdown(self) -> None:
@@ -136,7 +137,8 @@ class Pm2Manager(ProcessManager):
         await self._require()
         found = await self._list()
         idle = [name for name in wanted if name not in found or not _state(found[name]).lives]
-        await self._on(idle, "start")
+        if idle:
+            await self._run("start", str(self._config), "--only", ",".join(idle))
 
     async def stop(self, *names: str) -> None:
         wanted = self._roster().named(names)
@@ -144,12 +146,18 @@ class Pm2Manager(ProcessManager):
         found = await self._list()
         there = [one.name for one in wanted if one.name in found]
         limit_s = _ANSWER_S + max((one.stop_s for one in wanted), default=0.0)
-        await self._on(there, "stop", limit_s=limit_s)
+        await self._end(there, "stop", limit_s)
         await end_remains(self.root, names=frozenset(one.name for one in wanted), patience_s=1.0)
 
-    async def _on(self, names: Sequence[str], verb: str, *, limit_s: float = _ANSWER_S) -> None:
-        if names:
-            await self._run(verb, str(self._config), "--only", ",".join(names), limit_s=limit_s)
+    async def _end(self, names: Sequence[str], verb: str, limit_s: float) -> None:
+        """Stop or delete processes. Only from a file does PM2 take several side by side."""
+        if not names:
+            return
+        apps = [{"name": name, "script": "none"} for name in names]
+        with NamedTemporaryFile("w", suffix=".json", dir=self._home) as file:
+            json.dump({"apps": apps}, file)
+            file.flush()
+            await self._run(verb, file.name, limit_s=limit_s)
 
     async def status(self, *names: str) -> tuple[ProcessStatus, ...]:
         roster = read_roster(self.root)
