@@ -1,37 +1,57 @@
 """Variables of older set-ups, taken for those that mean the same today."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
-__all__ = ["ALIASES", "with_aliases"]
+from emp_core.log.redaction import hide_secrets
+
+__all__ = ["with_aliases"]
 
 
 @frozen
-class Alias:
-    """A variable that is taken for another one.
+class _Alias:
+    """Variables that are taken for another one.
 
     Attributes:
-        old: the variables, the first of which has to be set.
+        old: the first of them has to be set.
         new: what they are taken for.
-        note: what to know about it; empty when the two mean just the same.
+        value: what it is then, from the variables that are set.
+        note: what to know about it.
     """
 
     old: tuple[str, ...]
     new: str
+    value: Callable[[Mapping[str, str]], str]
     note: str = ""
 
 
-ALIASES = (
-    Alias(
+def _redis_url(known: Mapping[str, str]) -> str:
+    return f"redis://{known['REDIS_API_HOST']}:{known.get('REDIS_API_PORT', '6379')}"
+
+
+def _base_port(known: Mapping[str, str]) -> str:
+    """The port of GPU 0, from the one of GPU ``GPU_ID``: there was one instance on each."""
+    port, gpu = known["EXECUTION_SERVICE_PORT"], known.get("GPU_ID", "0")
+    if not (port.isdecimal() and gpu.isdecimal()):
+        return port  # told as it is, so that whoever reads it says what is wrong with it
+    return str(int(port) - int(gpu))
+
+
+_ALIASES = (
+    _Alias(
         ("REDIS_API_HOST", "REDIS_API_PORT"),
         "HUB_REDIS_URL",
+        _redis_url,
         "workers speak to Redis itself, and to no API in front of it: set HUB_REDIS_URL if Redis is elsewhere",
     ),
-    Alias(
-        ("EXECUTION_SERVICE_PORT",), "COMFYUI_BASE_PORT", "ports are counted from GPU 0, and this one is that of GPU_ID"
+    _Alias(
+        ("EXECUTION_SERVICE_PORT",),
+        "COMFYUI_BASE_PORT",
+        _base_port,
+        "ports are counted from GPU 0, and this one is that of GPU_ID",
     ),
-    Alias(("COMFY_REPO_URL",), "COMFYUI_REPO_URL"),
+    _Alias(("COMFY_REPO_URL",), "COMFYUI_REPO_URL", lambda known: known["COMFY_REPO_URL"]),
 )
 
 
@@ -43,30 +63,16 @@ def with_aliases(environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str,
     known = {name: value.strip() for name, value in environ.items() if value.strip()}
     found = dict(environ)
     notes: list[str] = []
-    for alias in ALIASES:
+    for alias in _ALIASES:
         if alias.old[0] not in known:
             continue
-        named = " and ".join(name for name in alias.old if name in known)
-        value = _value(alias, known)
+        names = [name for name in alias.old if name in known]
+        named, several = " and ".join(names), len(names) > 1
+        value = alias.value(known)
         if known.get(alias.new, value) != value:
-            notes.append(f"{named} has no effect: {alias.new} is set")
+            notes.append(f"{named} {'have' if several else 'has'} no effect: {alias.new} is set")
             continue
         found[alias.new] = value
         about = f": {alias.note}" if alias.note else ""
-        notes.append(f"{named} is taken for {alias.new}={value}{about}")
+        notes.append(f"{named} {'are' if several else 'is'} taken for {alias.new}={hide_secrets(value)}{about}")
     return found, tuple(notes)
-
-
-def _value(alias: Alias, known: Mapping[str, str]) -> str:
-    match alias.new:
-        case "HUB_REDIS_URL":
-            return _base_port(known)
-    return known[alias.old[0]]
-
-
-def _base_port(known: Mapping[str, str]) -> str:
-    """The port of GPU 0, of the one of GPU ``GPU_ID``: there is one instance on each."""
-    port, gpu = known["EXECUTION_SERVICE_PORT"], known.get("GPU_ID", "0")
-    if not (port.isdecimal() and gpu.isdecimal()):
-        return port  # told as it is, so that the mapping refuses it
-    return str(int(port) - int(gpu))

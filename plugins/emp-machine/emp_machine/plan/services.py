@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from inspect import isabstract
 from pathlib import Path
 
 from attrs import define, field, frozen
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import ConfigError, PluginError
+from emp_core.log.redaction import hide_secrets
 from emp_core.plugins.loaded import Plugins, known_names
 from emp_core.services.installer import Installer
 from emp_core.services.launch import Launch, ServiceInstance
@@ -71,9 +73,7 @@ class ServicePlanner:
         if entry.installer is None:
             self.notes.append(f"{name} has no installer: it is taken to be there, and is neither installed nor started")
             return PlannedService(plan, instances)
-        installer = self._installer(plan, entry.installer)
-        launches = {} if installer is None else self._launches(installer, instances)
-        return PlannedService(plan, instances, launches)
+        return PlannedService(plan, instances, self._launches(plan, entry.installer, instances))
 
     def _instance(self, service: str, where: Place, ports: tuple[int, ...], folder: Path) -> ServiceInstance:
         name = where.named(service)
@@ -88,35 +88,34 @@ class ServicePlanner:
             state=self.root / "state" / name,
         )
 
-    def _installer(self, plan: ServicePlan, name: str) -> Installer | None:
-        registered = self.plugins.installers.get(name)
+    def _launches(
+        self, plan: ServicePlan, installer: str, instances: Mapping[Place, ServiceInstance]
+    ) -> dict[Place, Launch]:
+        """What is run for each instance. The installer's own mistakes are reasons against the plan like all others."""
+        registered = self.plugins.installers.get(installer)
         if registered is None:
-            known = known_names(name, self.plugins.installers)
-            self.problems.append(f"{plan.name}: no installed plugin has the installer {name!r}; {known}")
-            return None
+            known = known_names(installer, self.plugins.installers)
+            self.problems.append(f"{plan.name}: no installed plugin has the installer {installer!r}; {known}")
+            return {}
+        brought = f"{installer} of the plugin {registered.plugin}"
         try:
-            made = self.plugins.load_target(registered)(plan.config, plan.folder)
+            found = self.plugins.load_target(registered)
+            if not (isinstance(found, type) and issubclass(found, Installer)) or isabstract(found):
+                self.problems.append(f"{plan.name}: {brought} is no subclass of Installer that can be made")
+                return {}
+            made = found(plan.config, plan.folder)
+            made.steps()
+            launches = {where: made.launch(instance) for where, instance in instances.items()}
+        except ConfigError as error:
+            self.problems += (f"{plan.name}: {problem}" for problem in error.problems or (str(error),))
+            return {}
         except PluginError as error:
             self.problems.append(f"{plan.name}: {error}")
-            return None
-        if not isinstance(made, Installer):
-            self.problems.append(
-                f"{plan.name}: {name} of the plugin {registered.plugin} is not a subclass of Installer"
-            )
-            return None
-        return made
-
-    def _launches(self, installer: Installer, instances: Mapping[Place, ServiceInstance]) -> dict[Place, Launch]:
-        found: dict[Place, Launch] = {}
-        try:
-            installer.steps()
-            for where, instance in instances.items():
-                if (launch := installer.launch(instance)) is not None:
-                    found[where] = launch
-        except ConfigError as error:
-            service = installer.config.name
-            self.problems += (f"{service}: {problem}" for problem in error.problems or (str(error),))
-        return found
+            return {}
+        except Exception as error:  # an installer is a plugin's code, which may raise anything
+            self.problems.append(f"{plan.name}: {brought} failed: {hide_secrets(f'{type(error).__name__}: {error}')}")
+            return {}
+        return {where: launch for where, launch in launches.items() if launch is not None}
 
     def processes(self, service: PlannedService) -> tuple[Process, ...]:
         """What is run of a service."""
