@@ -19,7 +19,7 @@ from emp_core.queue.connection import opened, shown_url
 from emp_core.queue.embedded import find_server, running
 from emp_core.storage.configured import DEFAULT
 from emp_core.storage.stores import Stores
-from emp_core.worker.gpus import gpus
+from emp_core.worker.gpus import inventory as gpu_inventory
 from emp_core.worker.planning import store_openers
 
 __all__ = [
@@ -187,9 +187,12 @@ def check_disk(settings: Settings) -> Check:
 
 def check_gpus(settings: Settings) -> Check:
     """What NVIDIA's driver tells, against NUM_GPUS and GPU_ID."""
-    found = gpus()
+    inventory = gpu_inventory()
+    found = inventory.gpus
     shown = ", ".join(f"{gpu.index}: {gpu.model or 'unknown'} ({(gpu.memory_mb or 0) / 1024:.0f} GB)" for gpu in found)
     message = shown or "no GPU is seen through NVIDIA's driver"
+    if inventory.trouble:
+        return Check("gpus", State.WARN, message, problems=inventory.trouble)
     if settings.gpu_id is not None and settings.gpu_id not in {gpu.index for gpu in found}:
         hint = f"GPU_ID={settings.gpu_id} is none of them; correct it, or see what nvidia-smi says"
         return Check("gpus", State.WARN, message, hint)

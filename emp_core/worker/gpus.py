@@ -10,7 +10,7 @@ from attrs import define, frozen
 
 from emp_core.log.logger import get_logger
 
-__all__ = ["Gpu", "GpuUse", "GpuWatch", "gpus"]
+__all__ = ["Gpu", "GpuInventory", "GpuUse", "GpuWatch", "gpus", "inventory"]
 
 log = get_logger("emp.gpus")
 
@@ -36,48 +36,87 @@ class Gpu:
     utilization: int | None
 
 
+@frozen
+class GpuInventory:
+    """What NVIDIA's driver tells of the machine.
+
+    Attributes:
+        gpus: those that answer, by index.
+        driver: the driver's version, if it tells one.
+        installed: whether there is a driver at all.
+        trouble: what does not work, and what to do, a sentence each.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    installed: bool = True
+    trouble: tuple[str, ...] = ()
+
+
+def inventory() -> GpuInventory:
+    """Ask the driver. One GPU that it has lost does not hide the others."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
+        return GpuInventory(installed=False)
+    except pynvml.NVMLError as error:
+        return GpuInventory(trouble=(_in_words(error),))
+    trouble: list[str] = []
+    found: list[Gpu] = []
+    version: Any = None
+    try:
+        version = _asked(pynvml.nvmlSystemGetDriverVersion)
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                found.append(_gpu(index))
+            except pynvml.NVMLError as error:
+                trouble.append(f"GPU {index} does not answer: {error}; nvidia-smi says more")
+    except pynvml.NVMLError as error:
+        trouble.append(f"the GPU driver does not tell about its GPUs: {error}; nvidia-smi says more")
+    finally:
+        pynvml.nvmlShutdown()
+    return GpuInventory(tuple(found), _text(version), trouble=tuple(trouble))
+
+
 def gpus(*, tell: bool = True) -> list[Gpu]:
     """The machine's GPUs; none when there is no driver. One that the driver has lost is left out.
 
     Args:
         tell: whether trouble is logged; not by those who look every second.
     """
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:  # pyright: ignore[reportAttributeAccessIssue] - made when it is imported
-        return []
-    except pynvml.NVMLError as error:
-        if tell:
-            log.warning("the GPU driver does not work", error=str(error), hint="nvidia-smi says more")
-        return []
-    try:
-        found = [_gpu(index, tell) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [gpu for gpu in found if gpu is not None]
-    except pynvml.NVMLError as error:
-        if tell:
-            log.warning("the GPU driver does not tell about its GPUs", error=str(error), hint="nvidia-smi says more")
-        return []
-    finally:
-        pynvml.nvmlShutdown()
+    found = inventory()
+    if tell:
+        for trouble in found.trouble:
+            log.warning("trouble with the GPUs", trouble=trouble)
+    return list(found.gpus)
 
 
-def _gpu(index: int, tell: bool) -> Gpu | None:
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        memory = _asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
-        use = _asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
-        name = _asked(lambda: pynvml.nvmlDeviceGetName(handle))
-    except pynvml.NVMLError as error:
-        if tell:
-            log.warning("a GPU does not answer", index=index, error=str(error), hint="nvidia-smi says more")
-        return None
+def _in_words(error: Exception) -> str:
+    match getattr(error, "value", None):
+        case pynvml.NVML_ERROR_DRIVER_NOT_LOADED:
+            return "the GPU driver is installed and not loaded: run nvidia-smi, and restart the machine if it says the same"
+        case pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            return "the GPU driver was updated while an older one is loaded: restart the machine"
+        case pynvml.NVML_ERROR_NO_PERMISSION:
+            return "the GPU driver may not be used by this user: see who may read /dev/nvidiactl"
+    return f"the GPU driver does not work: {error}; nvidia-smi says more"
+
+
+def _gpu(index: int) -> Gpu:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    memory = _asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
+    use = _asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
     return Gpu(
         index=index,
-        model=name.decode() if isinstance(name, bytes) else name,
+        model=_text(_asked(lambda: pynvml.nvmlDeviceGetName(handle))),
         memory_mb=None if memory is None else int(memory.total) // 2**20,
         memory_used_mb=None if memory is None else int(memory.used) // 2**20,
         utilization=None if use is None else int(use.gpu),
     )
+
+
+def _text(told: str | bytes | None) -> str | None:
+    return told.decode() if isinstance(told, bytes) else told
 
 
 def _asked(question: Callable[[], Any]) -> Any:

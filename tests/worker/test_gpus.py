@@ -21,7 +21,7 @@ from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
 from emp_core.worker import gpus as gpus_module
 from emp_core.worker import machine
-from emp_core.worker.gpus import Gpu, GpuUse, GpuWatch
+from emp_core.worker.gpus import Gpu, GpuInventory, GpuUse, GpuWatch
 from emp_core.worker.machine import machine_resources
 
 L4 = Gpu(0, "NVIDIA L4", 24_000, 1_000, 40)
@@ -36,6 +36,11 @@ int nvmlInit_v2(void) { return INIT; }
 int nvmlInitWithFlags(unsigned int flags) { return INIT; }
 int nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(int code) { return code == LOST ? "GPU is lost" : "driver not loaded"; }
+int nvmlSystemGetDriverVersion(char *text, unsigned int length) {
+  const char *version = "570.86.15";
+  for (unsigned int i = 0; i < length; i++) if (!(text[i] = version[i])) break;
+  return OK;
+}
 int nvmlDeviceGetCount_v2(unsigned int *count) { *count = 3; return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned int i, void **gpu) { *gpu = (void *)(i + 1ul); return i == 2 ? LOST : OK; }
 int nvmlDeviceGetName(void *gpu, char *name, unsigned int length) {
@@ -56,56 +61,70 @@ PROGRAM = """
 import json
 from attrs import asdict
 from emp_core.config import Settings
-from emp_core.worker.gpus import gpus
+from emp_core.worker.gpus import gpus, inventory
 from emp_core.worker.machine import machine_resources
-print(json.dumps([[asdict(gpu) for gpu in gpus()], machine_resources(Settings(gpu_id=1))]))
+print(json.dumps([[asdict(gpu) for gpu in gpus()], machine_resources(Settings(gpu_id=1)), asdict(inventory())]))
 """
 
 
 @pytest.fixture
-def with_driver(tmp_path: Path) -> Callable[..., tuple[Any, Any]]:
-    """What a process finds on a machine with such a driver: its GPUs, and the resources of a worker for GPU 1."""
+def with_driver(tmp_path: Path) -> Callable[..., tuple[Any, Any, Any]]:
+    """What a process finds on a machine with such a driver: its GPUs, the resources of a worker for GPU 1, and all."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("needs Linux and a C compiler: apt-get install gcc")
 
-    def found(*flags: str) -> tuple[Any, Any]:
+    def found(*flags: str) -> tuple[Any, Any, Any]:
         (tmp_path / "driver.c").write_text(DRIVER)
         library = tmp_path / "libnvidia-ml.so.1"
         command = [compiler, "-shared", "-fPIC", "-w", *flags, "-o", str(library), str(tmp_path / "driver.c")]
         subprocess.run(command, check=True, capture_output=True)
         environ = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
         ended = subprocess.run([sys.executable, "-c", PROGRAM], env=environ, capture_output=True, text=True, check=True)
-        seen, resources = json.loads(ended.stdout.splitlines()[-1])
-        return seen, resources
+        seen, resources, inventory = json.loads(ended.stdout.splitlines()[-1])
+        return seen, resources, inventory
 
     return found
 
 
-def test_the_driver_is_asked_and_what_it_does_not_tell_is_none(with_driver: Callable[..., tuple[Any, Any]]):
-    seen, resources = with_driver("-DINIT=0", "-DTELLS_USE")
+def test_the_driver_is_asked_and_what_it_does_not_tell_is_none(with_driver: Callable[..., tuple[Any, Any, Any]]):
+    seen, resources, all_told = with_driver("-DINIT=0", "-DTELLS_USE")
     assert seen == [
         {"index": 0, "model": "NVIDIA L4", "memory_mb": 24000, "memory_used_mb": 1000, "utilization": 40},
         {"index": 1, "model": "NVIDIA GB10", "memory_mb": None, "memory_used_mb": None, "utilization": None},
     ], "the one that is lost does not hide the others"
     assert (resources["gpu_count"], resources["gpu_index"], resources["gpu_model"]) == (2, 1, "NVIDIA GB10")
     assert "gpu_memory_mb" not in resources
+    assert (all_told["gpus"], all_told["driver"], all_told["installed"]) == (seen, "570.86.15", True)
+    assert all_told["trouble"] == ["GPU 2 does not answer: GPU is lost; nvidia-smi says more"]
 
 
-def test_a_driver_that_is_too_old_to_tell_something_tells_the_rest(with_driver: Callable[..., tuple[Any, Any]]):
-    [first, _], _ = with_driver("-DINIT=0")
+def test_a_driver_that_is_too_old_to_tell_something_tells_the_rest(with_driver: Callable[..., tuple[Any, Any, Any]]):
+    [first, _], _, _ = with_driver("-DINIT=0")
     assert (first["memory_mb"], first["utilization"]) == (24000, None)
 
 
-def test_a_driver_that_does_not_work_is_no_gpu(with_driver: Callable[..., tuple[Any, Any]]):
-    seen, resources = with_driver("-DINIT=9")
-    assert (seen, resources["gpu_count"]) == ([], 0)
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (4, "may not be used by this user"),
+        (9, "is installed and not loaded"),
+        (18, "was updated while an older one is loaded: restart the machine"),
+        (999, "does not work: Unknown Error"),
+    ],
+)
+def test_a_driver_that_does_not_work_is_no_gpu(with_driver: Callable[..., tuple[Any, Any, Any]], code: int, words: str):
+    seen, resources, all_told = with_driver(f"-DINIT={code}")
+    assert (seen, resources["gpu_count"], all_told["installed"]) == ([], 0, True)
+    [trouble] = all_told["trouble"]
+    assert words in trouble
 
 
 def test_without_a_driver_there_are_no_gpus():
     if shutil.which("nvidia-smi"):
         pytest.skip("this machine has a driver")
     assert gpus_module.gpus() == []
+    assert gpus_module.inventory() == GpuInventory(installed=False)
 
 
 # -- what jobs may ask for -------------------------------------------------------------------------------------------

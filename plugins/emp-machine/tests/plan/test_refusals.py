@@ -81,6 +81,16 @@ def test_two_services_on_one_port_are_refused(make_plan: MakePlan) -> None:
     assert problem.startswith("port 8189 is used by comfyui-gpu1 and by ollama")
 
 
+def test_two_ports_of_a_service_may_not_overlap_with_those_of_its_next_instance(make_plan: MakePlan) -> None:
+    more = service(ports=[9000, 9001], service_instances_per_gpu=2)
+    (problem,) = refused(make_plan, {"WORKERS": "tool"}, more=more)
+    assert problem.startswith("port 9001 is used by tool and by tool-1")
+    made = make_plan(
+        {"WORKERS": "tool", **HUB}, more=service(ports=[9000, 9001], service_instances_per_gpu=2, port_increment=2)
+    )
+    assert [one.ports for one in made.services[0].instances] == [(9000, 9001), (9002, 9003)]
+
+
 def test_instances_that_are_not_started_take_no_ports(make_plan: MakePlan) -> None:
     made = make_plan({"WORKERS": "comfyui:1,ollama", "OLLAMA_BASE_PORT": "8189", **HUB})
     assert [one.endpoint for one in made.instances] == ["127.0.0.1:8188", "127.0.0.1:8189"]
