@@ -1,88 +1,77 @@
 """`Account`: one key or deployment, and what is said there."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+import json
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
 
-import httpx
+import anyio
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.http import HTTPConnector, Reply
-from emp_core.connectors.streams import ServerSentEvent, server_sent_events
-from emp_core.errors import ConnectionLost, EmpError, JobFailed, NotRepeated, ServiceUnavailable
+from emp_core.errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    EmpError,
+    InvalidJob,
+    NotRepeated,
+    QuotaExhausted,
+    ServiceBusy,
+    ServiceUnavailable,
+)
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
-from emp_openai.errors import error_of_answer
-from emp_openai.limits import rest_s
-from emp_openai.payloads import Task
+from emp_openai.answer import Answer
+from emp_openai.errors import error_of_answer, request_id_of
+from emp_openai.limits import Allowance
+from emp_openai.payloads import Respond, Task
 from emp_openai.prices import Prices
 from emp_openai.settings import AccountConfig, OpenAISettings
 from emp_openai.tasks import run_task
+from emp_openai.waiting import while_it_lives
 
-__all__ = ["Account", "Answer"]
+__all__ = ["Account", "Pool"]
 
-_EVENT_STREAM = "text/event-stream"
+_NO_LIST = (403, 404, 405, 501)
+"""Servers that have no list of models, and those that do not show it to every key, are there all the same."""
 
 
-class Answer:
-    """An answer that began well: its events as they come, or its whole body.
+class Pool(Protocol):
+    """What an account tells those who choose among several, and is told."""
 
-    Attributes:
-        paid: whether anything of it came: from then on it may have cost something.
-    """
+    def limit_met(self, name: str, seconds: float) -> None:
+        """Nothing is to be sent for so long."""
 
-    def __init__(self, account: "Account", response: httpx.Response) -> None:
-        self._account = account
-        self._response = response
-        self.paid = False
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it comes as events. Some servers answer at once, whatever they are asked."""
-        return str(self._response.headers.get("content-type", "")).lower().startswith(_EVENT_STREAM)
-
-    async def events(self) -> AsyncIterator[ServerSentEvent]:
-        """Its events; ``[DONE]`` is none."""
-        chunks = self._account.chunks_capped(self._response, self._account.max_answer_bytes)
-        async for event in server_sent_events(chunks, silence_s=self._account.settings.silence_s):
-            self.paid = True
-            if event.data.strip() != "[DONE]":
-                yield event
-
-    async def body(self) -> bytes:
-        """All of it."""
-        body = await self._account.read_capped(self._response, self._account.max_answer_bytes)
-        self.paid = True
-        return body
+    def no_answer(self, name: str) -> str | None:
+        """Why nobody there answers questions; None: somebody does."""
 
 
 class Account(HTTPConnector):
-    """One key or deployment of a server that speaks OpenAI's API.
-
-    Args:
-        on_rest: told how long to send nothing, by the rate limits that answers tell.
-    """
+    """One key or deployment of a server that speaks OpenAI's API."""
 
     service_type = "openai"
     version = "1.0.0"
     health_path = "/models"
 
     def __init__(
-        self,
-        config: ServiceConfig,
-        account: AccountConfig,
-        settings: OpenAISettings,
-        prices: Prices,
-        *,
-        on_limit: Callable[[str, float], None],
+        self, config: ServiceConfig, account: AccountConfig, settings: OpenAISettings, prices: Prices, *, pool: Pool
     ) -> None:
         self.account = account
         self.settings = settings
         self.prices = prices
-        self._on_limit = on_limit
+        self._pool = pool
+        self._allowance = Allowance()
+        self._slots = anyio.CapacityLimiter(account.slots or math.inf)
+        self._has_one_slot = False
         super().__init__(config, base_url=account.base_url)
         self.max_answer_bytes = settings.max_answer_bytes  # type: ignore[misc]  # this server's own limit
+
+    @property
+    def slots(self) -> int | None:
+        """Jobs at once; None: as many as come."""
+        return None if self._slots.total_tokens == math.inf else int(self._slots.total_tokens)
 
     def make_headers(self) -> dict[str, str]:
         """The key, and who is charged."""
@@ -96,62 +85,94 @@ class Account(HTTPConnector):
 
     def error_for(self, reply: Reply, doing: str) -> EmpError:
         """Errors are told by type and code."""
-        self.heed(reply.headers)
+        self._heed(reply.headers)
         return error_of_answer(reply.status, reply.headers, reply.text, endpoint=self.endpoint, doing=doing)
 
-    def heed(self, headers: Mapping[str, str]) -> None:
-        """Take note of the rate limits that an answer tells."""
-        if (seconds := rest_s(headers)) > 0:
-            self._on_limit(self.account.name, seconds)
+    async def look(self) -> None:
+        """Find out that it can be used.
+
+        A llama-cpp-python server stops the answer that it gives when anything else is asked, be it only its list of models. So
+        it gets one job at a time, and is asked for what it does not have: its 404 says that it is there.
+
+        Raises:
+            AuthenticationFailed, QuotaExhausted, ServiceBusy, ServiceUnavailable: it cannot.
+        """
+        path = "/nothing" if self._has_one_slot else self.health_path
+        try:
+            reply = await self.request("GET", path, silence_s=self.health_timeout_s, accept=_NO_LIST)
+        except (AuthenticationFailed, QuotaExhausted, ServiceBusy, ServiceUnavailable):
+            raise
+        except EmpError as error:
+            raise ServiceUnavailable(error.message, hint="is the address right?", details=error.details) from error
+        if not self._has_one_slot and reply.status == 200 and _is_llama_cpp_python(reply.body):
+            self._has_one_slot = True
+            self._slots.total_tokens = 1
+            self.log.info("this server gets one job at a time: a second one would stop the first", server=self.endpoint)
 
     def may_resend(self, task: Task) -> bool:
         """Whether a job may be sent again whose answer broke off."""
-        if task.resend is not None:
-            return task.resend
-        return {"always": True, "never": False}.get(self.settings.resend, self.account.is_ours)
+        own = self.settings.resend if self.account.resend is None else self.account.resend
+        return own if task.resend is None else task.resend
 
     @asynccontextmanager
     async def post(self, path: str, task: Task, context: JobContext, **options: Any) -> AsyncIterator[Answer]:
-        """Ask for an answer. Whatever breaks it off after it began is not repeated, unless that is allowed.
+        """Ask for an answer. One that breaks off after it began is not asked for again, unless that is allowed.
 
         Raises:
-            NotRepeated: it broke off, and may have cost something.
+            ServiceBusy: the rate limit would be met; nothing was sent.
+            NotRepeated: it broke off, and may have to be paid for.
             ConnectorError: what became of it otherwise.
         """
+        doing = f"POST {path}"
         answer: Answer | None = None
         try:
-            # No byte comes while a request waits for its turn.
-            async with self.stream("POST", path, silence_s=self.settings.silence_s, **options) as response:
-                self.heed(response.headers)
+            async with AsyncExitStack() as stack:
+                self._take_allowance()
+                with self._allowance.one():
+                    response = await while_it_lives(
+                        lambda: stack.enter_async_context(self.stream("POST", path, silence_s=None, **options)),
+                        lambda: self._pool.no_answer(self.account.name),
+                        self.endpoint,
+                    )
+                self._heed(response.headers)
                 context.log.info(
-                    "asked",
-                    account=self.account.name,
-                    path=path,
-                    request_id=response.headers.get("x-request-id") or None,
+                    "asked", account=self.account.name, path=path, request_id=request_id_of(response.headers)
                 )
-                answer = Answer(self, response)
+                keep = not self.may_resend(task) or (isinstance(task, Respond) and task.background)
+                answer = Answer(self, response, context, doing=doing, keep=keep)
                 yield answer
-        except (ServiceUnavailable, JobFailed) as error:
-            if answer is None or not answer.paid or self.may_resend(task):
+        except EmpError as error:
+            if answer is None and (request_id := error.details.get("request_id")):
+                context.log.info("refused", account=self.account.name, path=path, request_id=request_id)
+            if answer is None or not answer.paid:
                 raise
-            raise NotRepeated(
-                f"{error.message}; it may have been paid for and is not sent again",
-                hint="jobs with `resend` are, and all of them with EMP_OPENAI_RESEND=always",
-                details={**error.details, "because": error.code},
-            ) from error
+            raise self.once(error, task) from error
+
+    def once(self, error: EmpError, task: Task) -> EmpError:
+        """The error of a job that may have to be paid for: it is not sent again because of it, unless that is allowed."""
+        if isinstance(error, InvalidJob | NotRepeated) or self.may_resend(task):
+            return error
+        return NotRepeated(
+            f"{error.message}; it may have to be paid for and is not sent again",
+            hint="jobs with `resend` are, and all of them with EMP_OPENAI_RESEND=true",
+            details={**error.details, "because": error.code},
+        )
 
     async def process_job(self, job: Job, context: JobContext) -> JobResult:  # noqa: ARG002 - the context has it
         """Run a job on this account, with the model that it names."""
         task: Task = context.payload
-        return await self.run(task, task.model, context)
+        return await self.run(task.meant(), task.model, context)
 
     async def run(self, task: Task, model: str, context: JobContext) -> JobResult:
-        """Run a task on this account.
+        """Run a task on this account, when it is its turn.
 
         Raises:
-            ConnectorError: what became of it; NotRepeated when it broke off and may have cost something.
+            ConnectorError: what became of it; NotRepeated when it broke off and may have to be paid for.
         """
-        return await run_task(self, task, model, context)
+        if self._slots.available_tokens < 1:
+            await context.progress(0.0, f"waiting for its turn at {self.account.name}")
+        async with self._slots:
+            return await run_task(self, task, model, context)
 
     def broke_off(self, doing: str, **details: Any) -> ConnectionLost:
         """The error for an answer that ended before its end."""
@@ -159,3 +180,22 @@ class Account(HTTPConnector):
             f"{self.endpoint} ended its answer to {doing} before it was whole",
             details={"endpoint": self.endpoint, "request": doing, "reason": "incomplete", **details},
         )
+
+    def _take_allowance(self) -> None:
+        if (seconds := self._allowance.wait_s) > 0:
+            name = self.account.name
+            raise ServiceBusy(f"the rate limit of {name} is met", retry_after_s=seconds, details={"away": [name]})
+
+    def _heed(self, headers: Mapping[str, str]) -> None:
+        self._allowance.heed(headers)
+        if (seconds := self._allowance.wait_s) > 0:
+            self._pool.limit_met(self.account.name, seconds)
+
+
+def _is_llama_cpp_python(models: bytes) -> bool:
+    """Whether a list of models is that of llama-cpp-python's server: its models are its own, it says."""
+    try:
+        listed = json.loads(models)["data"]
+        return any(one["owned_by"] == "me" and "permissions" in one for one in listed)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False

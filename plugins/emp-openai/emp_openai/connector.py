@@ -1,14 +1,17 @@
 """`OpenAIConnector`: jobs as requests to OpenAI, or to any server that speaks its API."""
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
+import anyio
 from attrs import evolve
 
 from emp_core.config import load_settings
 from emp_core.connectors.base import Connector, Health, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
 from emp_core.endpoints.balancers import BALANCERS
-from emp_core.endpoints.endpoint import Endpoint, Reading
+from emp_core.endpoints.endpoint import Endpoint, EndpointStatus, Reading
 from emp_core.endpoints.place import Place, PoolOptions
 from emp_core.endpoints.pool import EndpointPool
 from emp_core.errors import (
@@ -18,6 +21,7 @@ from emp_core.errors import (
     JobFailed,
     MissingModel,
     NotHere,
+    NotRepeated,
     OutOfMemory,
     QuotaExhausted,
     ServiceBusy,
@@ -26,14 +30,17 @@ from emp_core.errors import (
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.account import Account
-from emp_openai.payloads import PAYLOADS, Choice, Task
+from emp_openai.payloads import PAYLOADS, Choice, Respond, Task
 from emp_openai.prices import Prices
 from emp_openai.settings import OpenAISettings
 
 __all__ = ["OpenAIConnector"]
 
-_NO_LIST = (404, 405, 501)
-"""Servers that have no list of models are there all the same."""
+_SLOTS = 8
+"""Jobs at once at an account that does not say."""
+_WAIT_HERE_S = 120.0
+"""A job that was claimed waits here for so long until an account's rest is over; otherwise it goes back into the queue."""
+_PAUSE_S = 60.0
 _ELSEWHERE = (
     MissingModel,
     NotHere,
@@ -44,6 +51,7 @@ _ELSEWHERE = (
     OutOfMemory,
     JobFailed,
 )
+_FOR_ANOTHER_MODEL = ("context_exceeded", "not_supported")
 
 
 class OpenAIConnector(Connector):
@@ -62,25 +70,25 @@ class OpenAIConnector(Connector):
         self.settings = load_settings(OpenAISettings, config.environ)
         prices = Prices.read(self.settings.prices)
         configs = self.settings.account_configs(config.environ)
-        self.accounts = {
-            one.name: Account(config, one, self.settings, prices, on_limit=self._limit_met) for one in configs
-        }
-        self.max_concurrent_jobs = sum(one.slots for one in configs)
+        self.accounts = {one.name: Account(config, one, self.settings, prices, pool=self) for one in configs}
         self.pool = EndpointPool(
             [
-                Endpoint(one.name, self.accounts[one.name].endpoint, priority=one.priority, slots=one.slots)
+                Endpoint(one.name, self.accounts[one.name].endpoint, priority=one.priority, slots=one.slots or _SLOTS)
                 for one in configs
             ],
             self._ask,
             balancer=BALANCERS[self.settings.balancer](),
-            options=PoolOptions(check_every_s=30.0),
+            options=PoolOptions(check_every_s=30.0, pause_s=_PAUSE_S),
         )
+        self.max_concurrent_jobs = self._jobs_at_once
+        self._refusals: dict[str, EmpError] = {}
+        """Why accounts have no money, or will not have us, by their names."""
 
     async def connect(self) -> None:
         """Find out that an account can be used.
 
         Raises:
-            AuthenticationFailed, ServiceUnavailable: none can; what the first one said.
+            AuthenticationFailed, QuotaExhausted, ServiceBusy, ServiceUnavailable: none can; what the first one said.
         """
         failures = []
         for account in self.accounts.values():
@@ -121,27 +129,52 @@ class OpenAIConnector(Connector):
 
         Raises:
             ContentRefused: the content is refused.
-            NotRepeated: an answer broke off that may have been paid for.
+            NotRepeated: an answer broke off, here or in an earlier attempt, that may have to be paid for.
             ConnectorError: what the last choice said.
         """
+        task: Task = context.payload.meant()
+        self._look_back(task, context)
         if all(state.reason is not None for state in self.pool.states()):
             await self.pool.refresh(everyone=True)  # they may be back, and nobody else is left to ask
-        task: Task = context.payload
         tried: list[dict[str, Any]] = []
         choices = task.choices()
-        for number, choice in enumerate(choices):
+        for choice, following in pairwise(choices):
             try:
                 result = await self._at(choice, task, context)
             except EmpError as error:
-                is_last = number == len(choices) - 1
-                if is_last or not _is_worth_another(error) or context.has_put_out or context.service_job_id:
+                if not _is_worth_another(error) or context.has_put_out or context.service_job_id:
                     raise
                 tried.append({"model": choice.model, "account": choice.account, "code": error.code})
-                following = choices[number + 1]
                 await context.warn(f"{choice.model}: {error.message}; going on with {following.model}")
             else:
-                return evolve(result, data={**result.data, "tried": tried}) if tried else result
-        raise AssertionError("a task has a choice")  # pragma: no cover
+                return _with(tried, result)
+        return _with(tried, await self._when_rested(choices[-1], task, context))
+
+    def _look_back(self, task: Task, context: JobContext) -> None:
+        """What an earlier attempt left: a response that can be taken over, or an answer that nobody has to the end."""
+        run = context.service_job_id
+        if run is None or (isinstance(task, Respond) and task.background):
+            return
+        account = self.accounts.get(context.endpoint or "", next(iter(self.accounts.values())))
+        if not account.may_resend(task):
+            raise NotRepeated(
+                "an earlier attempt got a part of its answer, which may have to be paid for, and it is not sent again",
+                hint="jobs with `resend` are, and all of them with EMP_OPENAI_RESEND=true",
+                details={"account": context.endpoint, "answer": run},
+            )
+        context.service_job_id = None
+
+    async def _when_rested(self, choice: Choice, task: Task, context: JobContext) -> JobResult:
+        """Run a task at its last choice; while that rests, and for not too long, the job waits here."""
+        while True:
+            try:
+                return await self._at(choice, task, context)
+            except ServiceBusy as error:
+                wait_s = error.retry_after_s
+                if "away" not in error.details or wait_s is None or wait_s > _WAIT_HERE_S:
+                    raise
+                await context.progress(0.0, f"waiting: {error.message}")
+            await anyio.sleep(wait_s)
 
     async def _at(self, choice: Choice, task: Task, context: JobContext) -> JobResult:
         model = choice.model or task.model
@@ -150,37 +183,78 @@ class OpenAIConnector(Connector):
 
         async def work(place: Place) -> JobResult:
             context.run_at(place.name)
-            return await self.accounts[place.name].run(task, model, context)
+            try:
+                result = await self.accounts[place.name].run(task, model, context)
+            except (QuotaExhausted, AuthenticationFailed) as error:
+                self._refusals[place.name] = error
+                raise
+            self._refusals.pop(place.name, None)
+            return result
 
-        def has_model(endpoint: Endpoint) -> bool:
+        at = left_at or choice.account
+        if at is None and not any(map(self._has(model), self.pool.endpoints)):
+            raise MissingModel(f"no account here has {model}", hint="EMP_OPENAI_ACCOUNTS tells what each has")
+        try:
+            return await self.pool.run(
+                work,
+                kind=model,
+                at=at,
+                fit=self._has(model),
+                may_move=lambda: not context.has_put_out and context.service_job_id is None,
+            )
+        except ServiceBusy as error:
+            raise self._refusal_behind(error) or error from None
+
+    def _has(self, model: str) -> Callable[[Endpoint], bool]:
+        """Tells whether an account may have a model."""
+
+        def has(endpoint: Endpoint) -> bool:
             models = self.accounts[endpoint.name].account.models
             return not models or model in models
 
-        return await self.pool.run(
-            work,
-            kind=model,
-            at=left_at or choice.account,
-            fit=has_model,
-            may_move=lambda: not context.has_put_out and context.service_job_id is None,
-        )
+        return has
+
+    def _refusal_behind(self, busy: ServiceBusy) -> EmpError | None:
+        """Accounts that rest because they refuse us are not busy: the operator has to do something, and no attempt counts."""
+        away: Any = busy.details.get("away")
+        refusals = [self._refusals.get(name) for name in away] if isinstance(away, list) else []
+        return refusals[0] if refusals and None not in refusals else None
 
     async def _ask(self, endpoint: Endpoint) -> Reading:
         await self._look(self.accounts[endpoint.name])
         return Reading()
 
     async def _look(self, account: Account) -> None:
-        limit_s = account.health_timeout_s
-        await account.request("GET", account.health_path, silence_s=limit_s, accept=_NO_LIST)
+        await account.look()
+        endpoint = next(one for one in self.pool.endpoints if one.name == account.account.name)
+        if account.slots is not None and account.slots != endpoint.slots:
+            self.pool.change(evolve(endpoint, slots=account.slots))
+            self.max_concurrent_jobs = self._jobs_at_once
 
-    def _limit_met(self, name: str, seconds: float) -> None:
-        self.pool.pause(name, seconds, "its rate limit is met")
-        paused = [state.paused_s for state in self.pool.states()]
-        if min(paused) > 0:
-            self.rest(min(paused), "the rate limits of all accounts are met")
+    @property
+    def _jobs_at_once(self) -> int:
+        return sum(one.slots for one in self.pool.endpoints)
+
+    def limit_met(self, name: str, seconds: float) -> None:
+        """An account's rate limit is about to be met: it rests, and the service does when all accounts do."""
+        if self.pool.state(name).paused_s < seconds:
+            self.pool.pause(name, seconds, "its rate limit is met")
+        paused = min(state.paused_s for state in self.pool.states())
+        if paused > 0:
+            self.rest(paused, "the rate limits of all accounts are met")
+
+    def no_answer(self, name: str) -> str | None:
+        """Why an account answers no questions; None: it does."""
+        state = self.pool.state(name)
+        return (state.reason or "it does not answer") if state.status is EndpointStatus.OFFLINE else None
 
 
 def _is_worth_another(error: EmpError) -> bool:
-    """Whether another model or account may do better: not with what is wrong in itself, but with what is too long here."""
-    return isinstance(error, _ELSEWHERE) or (
-        isinstance(error, InvalidJob) and error.details.get("reason") == "context_exceeded"
-    )
+    """Whether another model or account may do better: not with what is wrong in itself, but with what this one cannot."""
+    if isinstance(error, InvalidJob):
+        return error.details.get("reason") in _FOR_ANOTHER_MODEL
+    return isinstance(error, _ELSEWHERE)
+
+
+def _with(tried: list[dict[str, Any]], result: JobResult) -> JobResult:
+    return evolve(result, data={**result.data, "tried": tried}) if tried else result

@@ -1,13 +1,11 @@
 """Embeddings: one question, one answer."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from emp_core.connectors.context import JobContext
-from emp_core.connectors.streams import parsed
 from emp_core.errors import JobFailed
 from emp_core.jobs.outcomes import JobResult
-from emp_openai.payloads import Task
+from emp_openai.payloads import Embed
 from emp_openai.usage import usage_of
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-async def run(account: "Account", task: Task, model: str, context: JobContext) -> JobResult:
+async def run(account: "Account", task: Embed, model: str, context: JobContext) -> JobResult:
     """Turn texts into vectors.
 
     Raises:
@@ -25,10 +23,12 @@ async def run(account: "Account", task: Task, model: str, context: JobContext) -
     """
     await context.progress(0.0, f"waiting for {model}")
     async with account.post("/embeddings", task, context, json={**task.body(), "model": model}) as answer:
-        told = parsed((await answer.body()).decode("utf-8", "replace"), account.endpoint)
-        items = told.get("data") if isinstance(told, Mapping) else None
-        if not isinstance(items, list) or not all(isinstance(one, Mapping) and "embedding" in one for one in items):
+        told = await answer.whole()
+        items = told.get("data")
+        if not isinstance(items, list) or not all(isinstance(one, dict) and "embedding" in one for one in items):
             raise JobFailed(f"{account.endpoint} answered without embeddings", details={"reason": "garbage"})
-    in_order = sorted(items, key=lambda one: one.get("index", 0))
-    vectors = [one["embedding"] for one in in_order]
+    places = [one.get("index") for one in items]
+    if all(isinstance(place, int) for place in places):
+        items = [items[number] for number in sorted(range(len(items)), key=places.__getitem__)]
+    vectors = [one["embedding"] for one in items]
     return JobResult(data={"embeddings": vectors}, usage=usage_of(told.get("usage"), model, account.prices))

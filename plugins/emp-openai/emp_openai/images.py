@@ -8,11 +8,9 @@ import httpx
 from attrs import define, field
 
 from emp_core.connectors.context import JobContext, Preview
-from emp_core.connectors.streams import parsed
 from emp_core.errors import InvalidJob, JobFailed
 from emp_core.jobs.outcomes import JobResult
-from emp_openai.errors import error_of_event
-from emp_openai.payloads import Edit, Task
+from emp_openai.payloads import Edit, Image
 from emp_openai.pictures import picture_of, save_picture
 from emp_openai.usage import usage_of
 
@@ -28,7 +26,7 @@ _OLD_MODELS = "dall-e"
 """Those answer with addresses unless they are asked not to; the others know no other answer than base64."""
 
 
-async def generate(account: "Account", task: Task, model: str, context: JobContext) -> JobResult:
+async def generate(account: "Account", task: Image, model: str, context: JobContext) -> JobResult:
     """Paint.
 
     Raises:
@@ -36,24 +34,14 @@ async def generate(account: "Account", task: Task, model: str, context: JobConte
         JobFailed: the answer has no picture.
         ConnectorError: what the server says.
     """
-    body: dict[str, Any] = {**task.body(), "model": model}
-    if model.startswith(_OLD_MODELS):
-        body.setdefault("response_format", "b64_json")
-    elif body.get("partial_images"):
-        body["stream"] = True
-    return await _painted(account, task, model, context, _PATH, json=body)
+    return await _painted(account, task, model, context, _PATH, json=_body(task, model))
 
 
-async def edit(account: "Account", task: Task, model: str, context: JobContext) -> JobResult:
+async def edit(account: "Account", task: Edit, model: str, context: JobContext) -> JobResult:
     """Paint over pictures. Raises as `generate` does."""
-    assert isinstance(task, Edit)
-    body: dict[str, Any] = {**task.body(), "model": model}
+    body = _body(task, model)
     pictures = body.pop("image")
     mask = body.pop("mask", None)
-    if model.startswith(_OLD_MODELS):
-        body.setdefault("response_format", "b64_json")
-    elif body.get("partial_images"):
-        body["stream"] = True
     several = pictures if isinstance(pictures, Sequence) and not isinstance(pictures, str) else (pictures,)
     field_name = "image[]" if len(several) > 1 else "image"
     files = [(field_name, await _file(one, f"image-{index}", context)) for index, one in enumerate(several)]
@@ -73,27 +61,40 @@ async def edit(account: "Account", task: Task, model: str, context: JobContext) 
     )
 
 
+def _body(task: Image | Edit, model: str) -> dict[str, Any]:
+    body: dict[str, Any] = {**task.body(), "model": model}
+    if model.startswith(_OLD_MODELS):
+        body.setdefault("response_format", "b64_json")
+    elif body.get("partial_images"):
+        body["stream"] = True
+    return body
+
+
 async def _painted(
-    account: "Account", task: Task, model: str, context: JobContext, path: str, **request: Any
+    account: "Account", task: Image | Edit, model: str, context: JobContext, path: str, **request: Any
 ) -> JobResult:
     doing = f"POST {path}"
-    painting = _Painting(doing)
+    painting = _Painting()
     expected = task.others.get("partial_images", 0)
     await context.progress(0.0, f"waiting for {model}")
     async with account.post(path, task, context, **request) as answer:
         if answer.is_stream:
             async for event in answer.events():
-                partial = painting.take(parsed(event.data, account.endpoint), account)
-                if partial is not None:
-                    number = len(painting.partial)
+                if (partial := painting.take(event)) is not None:
                     known = isinstance(expected, int) and expected > 0
-                    done = min(0.95, number / (expected + 1)) if known else 0.0
-                    await context.progress(done, f"picture {number} of the way", Preview(*partial))
+                    done = min(0.95, painting.previews / (expected + 1)) if known else 0.0
+                    preview = Preview(*picture_of(partial, account.endpoint))
+                    await context.progress(done, f"preview {painting.previews}", preview)
             if not painting.pictures:
                 raise account.broke_off(doing)
         else:
-            told = parsed((await answer.body()).decode("utf-8", "replace"), account.endpoint)
-            painting.take_whole(told, account)
+            painting.take_whole(await answer.whole())
+            if not painting.pictures:
+                raise JobFailed(
+                    f"{account.endpoint} answered {doing} without a picture in base64",
+                    hint="for models that answer with addresses, give response_format: b64_json",
+                    details={"reason": "no_picture"},
+                )
         # Inside: what is no picture has been paid for all the same.
         for picture in painting.pictures:
             picture_of(picture, account.endpoint)
@@ -112,45 +113,34 @@ class _Painting:
 
     Attributes:
         pictures: finished ones, in base64.
-        partial: how far those are that are not.
+        previews: how many came of those that are not.
     """
 
-    doing: str
     pictures: list[str] = field(factory=list)
-    partial: list[int] = field(factory=list)
+    previews: int = 0
     revised: list[str] = field(factory=list)
     usage: Any = None
 
-    def take(self, event: Any, account: "Account") -> tuple[bytes, str] | None:
-        """Take an event; gives the picture of one that is on its way."""
-        if not isinstance(event, Mapping):
-            raise JobFailed(f"{account.endpoint} sent an event that is no object", details={"reason": "garbage"})
-        kind = str(event.get("type") or "")
-        if kind == "error" or (not kind and event.get("error")):
-            told = event if event.get("error") else {"error": event}
-            raise error_of_event(told, endpoint=account.endpoint, doing=self.doing)
-        picture = event.get("b64_json")
-        if kind.endswith(".partial_image") and isinstance(picture, str):
-            self.partial.append(len(self.partial))
-            return picture_of(picture, account.endpoint)
-        if kind.endswith(".completed") and isinstance(picture, str):
+    def take(self, event: Mapping[str, Any]) -> str | None:
+        """Take an event; gives the picture of one that is on its way, in base64."""
+        kind, picture = str(event.get("type") or ""), event.get("b64_json")
+        if not isinstance(picture, str):
+            return None
+        if kind.endswith(".partial_image"):
+            self.previews += 1
+            return picture
+        if kind.endswith(".completed"):
             self.pictures.append(picture)
             self.usage = event.get("usage") or self.usage
         return None
 
-    def take_whole(self, told: Any, account: "Account") -> None:
+    def take_whole(self, told: Mapping[str, Any]) -> None:
         """Take an answer that came in one piece."""
-        items = told.get("data") if isinstance(told, Mapping) else None
+        items = told.get("data")
         for item in items if isinstance(items, list) else ():
             if isinstance(item, Mapping) and isinstance(item.get("b64_json"), str):
                 self.pictures.append(item["b64_json"])
                 self.revised += [item["revised_prompt"]] if isinstance(item.get("revised_prompt"), str) else []
-        if not self.pictures:
-            raise JobFailed(
-                f"{account.endpoint} answered {self.doing} without a picture in base64",
-                hint="for models that answer with addresses, give response_format: b64_json",
-                details={"reason": "no_picture"},
-            )
         self.usage = told.get("usage")
 
 

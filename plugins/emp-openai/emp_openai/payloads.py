@@ -36,7 +36,7 @@ class Task:
 
     Attributes:
         model: its name, as the API calls it.
-        fallbacks: models or accounts to try instead, in order.
+        fallbacks: models, accounts or both to try instead, in order; a text is a model.
         account: the only account that will do.
         resend: whether the job may be sent again when its answer broke off, though it may be paid for twice.
         stream: without effect: answers are streamed wherever the API can.
@@ -46,7 +46,7 @@ class Task:
     task: ClassVar[str]
 
     model: str
-    fallbacks: tuple[Choice, ...] = ()
+    fallbacks: tuple[str | Choice, ...] = ()
     account: str | None = None
     resend: bool | None = None
     stream: bool | None = None
@@ -54,8 +54,13 @@ class Task:
 
     def choices(self) -> tuple[Choice, ...]:
         """Where to go, in order, with the model of each."""
+        others = (Choice(one) if isinstance(one, str) else one for one in self.fallbacks)
         first = Choice(self.model, self.account)
-        return (first, *(attrs.evolve(one, model=one.model or self.model) for one in self.fallbacks))
+        return (first, *(attrs.evolve(one, model=one.model or self.model) for one in others))
+
+    def meant(self) -> "Task":
+        """The task, where this is the class of any."""
+        return self
 
     def body(self) -> dict[str, Any]:
         """The fields for the API that were given, but for the model."""
@@ -175,6 +180,8 @@ class AnyTask(Task):
         missing = [one.name for one in attrs.fields(kind) if one.default is attrs.NOTHING and one.name not in given]
         if missing:
             raise ValueError(f"the task {kind.task} needs {', '.join(missing)}")
+        if kind is Respond and "background" in self.others:
+            given |= _background_of(self.others)
         return kind(**given)
 
     def _guess(self) -> str:
@@ -183,6 +190,15 @@ class AnyTask(Task):
         if self.prompt is not None:
             return "edits" if self.image is not None else "images"
         return "responses" if self.input is not None else ""
+
+
+def _background_of(others: JSON) -> dict[str, Any]:
+    """``background`` means something else to pictures, so that only here it is told what it is."""
+    rest = dict(others)
+    background = rest.pop("background")
+    if not isinstance(background, bool):
+        raise ValueError("background: expected true or false")  # noqa: TRY004 - what payload classes raise
+    return {"background": background, "others": rest}
 
 
 _KINDS: Mapping[str, type[Task]] = {kind.task: kind for kind in (Chat, Respond, Image, Edit, Embed)}

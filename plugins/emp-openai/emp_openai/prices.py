@@ -1,7 +1,8 @@
 """What answers cost, by a table that the operator gives."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +35,8 @@ class Prices:
             told = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"the prices in {path} cannot be read: {error}", hint="see EMP_OPENAI_PRICES") from error
-        problems = []
-        for model, prices in told.items() if isinstance(told, dict) else ():
-            if not isinstance(prices, dict):
-                problems.append(f"{model}: expected an object")
-                continue
-            problems += [f"{model}.{kind}: unknown" for kind in prices.keys() - set(_KINDS)]
-            problems += [
-                f"{model}.{kind}: expected a number of 0 or more"
-                for kind, price in prices.items()
-                if isinstance(price, bool) or not isinstance(price, int | float) or price < 0
-            ]
-        if problems or not isinstance(told, dict):
-            raise ConfigError(f"the prices in {path} cannot be used: {'; '.join(problems) or 'expected an object'}")
+        if problems := tuple(_mistakes(told)):
+            raise ConfigError(f"the prices in {path} cannot be used", problems=problems, hint="see EMP_OPENAI_PRICES")
         return cls(told)
 
     def cost_usd(self, model: str, usage: Mapping[str, Any]) -> float | None:
@@ -55,11 +45,24 @@ class Prices:
         if not known:
             return None
         prices = self.by_model[max(known, key=len)]
-        cached = min(usage.get("cached_tokens", 0), usage.get("prompt_tokens", 0))
-        plain = usage.get("prompt_tokens", 0) - cached
-        paid = (
-            plain * prices.get("input", 0.0)
-            + cached * prices.get("cached_input", prices.get("input", 0.0))
-            + usage.get("completion_tokens", 0) * prices.get("output", 0.0)
-        )
-        return round(paid / _PER, 8)
+        input_price = prices.get("input", 0.0)
+        tokens: int = usage.get("prompt_tokens", 0)
+        cached = min(usage.get("cached_tokens", 0), tokens)
+        paid = (tokens - cached) * input_price + cached * prices.get("cached_input", input_price)
+        paid += usage.get("completion_tokens", 0) * prices.get("output", 0.0)
+        return float(round(paid / _PER, 8))
+
+
+def _mistakes(told: Any) -> Iterator[str]:
+    if not isinstance(told, dict):
+        yield "expected an object with a model in each key"
+        return
+    for model, prices in told.items():
+        if not isinstance(prices, dict):
+            yield f"{model}: expected an object"
+            continue
+        for kind, price in prices.items():
+            if kind not in _KINDS:
+                yield f"{model}.{kind}: unknown; known are {', '.join(_KINDS)}"
+            elif isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < math.inf:
+                yield f"{model}.{kind}: expected a number of 0 or more"

@@ -1,20 +1,31 @@
 """What the plugin reads from the environment."""
 
-import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from emp_core.config import number, one_of, setting, text, whole
+from emp_core.config import flag, number, one_of, setting, text, whole
 from emp_core.errors import ConfigError
 
 __all__ = ["AccountConfig", "OpenAISettings"]
 
-_KNOWN = ("name", "base_url", "api_key", "api_key_env", "organization", "project", "models", "priority", "slots")
+_DEFAULT_URL = "https://api.openai.com/v1"
+_KNOWN = (
+    "name",
+    "base_url",
+    "api_key",
+    "api_key_env",
+    "organization",
+    "project",
+    "models",
+    "priority",
+    "slots",
+    "resend",
+)
 
 
 @frozen
@@ -26,7 +37,8 @@ class AccountConfig:
         base_url: with the version in its path: ``https://api.openai.com/v1``.
         models: the only models that it has; empty: it does not say.
         priority: 1 is preferred.
-        slots: jobs at once.
+        slots: jobs at once; None: as many as come.
+        resend: whether jobs may be sent again there whose answer broke off; None: what holds for all.
     """
 
     name: str
@@ -36,18 +48,8 @@ class AccountConfig:
     project: str = ""
     models: tuple[str, ...] = ()
     priority: int = 1
-    slots: int = 8
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is a server on this machine or in a private network: its answers cost nothing by the piece."""
-        host = urlsplit(self.base_url).hostname or ""
-        if host == "localhost" or host.endswith((".local", ".internal", ".localhost")):
-            return True
-        try:
-            return ipaddress.ip_address(host).is_private
-        except ValueError:
-            return False
+    slots: int | None = None
+    resend: bool | None = None
 
 
 def _url(value: str) -> str:
@@ -64,26 +66,37 @@ def _accounts(value: str) -> tuple[Mapping[str, Any], ...]:
         raise ValueError(f"expected a JSON list of accounts: {error}") from None
     if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
         raise ValueError("expected a JSON list of objects")
-    problems = []
-    for index, one in enumerate(told):
-        if unknown := sorted(one.keys() - set(_KNOWN)):
-            problems.append(f"[{index}]: unknown {', '.join(unknown)}; known are {', '.join(_KNOWN)}")
-        if not isinstance(one.get("name"), str) or not one["name"]:
-            problems.append(f"[{index}].name: expected a text")
-        if not isinstance(one.get("models", []), list):
-            problems.append(f"[{index}].models: expected a list")
-        for name in ("priority", "slots"):
-            if not isinstance(one.get(name, 1), int) or one.get(name, 1) < 1:
-                problems.append(f"[{index}].{name}: expected a whole number of 1 or more")
-        try:
-            _url(str(one.get("base_url", "https://api.openai.com/v1")))
-        except ValueError as error:
-            problems.append(f"[{index}].base_url: {error}")
+    problems = [f"[{index}]{problem}" for index, one in enumerate(told) for problem in _mistakes(one)]
     names = [one.get("name") for one in told]
     problems += [f"two accounts have the name {name!r}" for name in {name for name in names if names.count(name) > 1}]
     if problems:
         raise ValueError("; ".join(problems))
     return tuple(told)
+
+
+def _mistakes(one: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with an account, without its values: one of them is a key."""
+    if unknown := sorted(one.keys() - set(_KNOWN)):
+        yield f": unknown {', '.join(unknown)}; known are {', '.join(_KNOWN)}"
+    name = one.get("name")
+    if not isinstance(name, str) or not name.strip():
+        yield ".name: expected a text"
+    for key in ("base_url", "api_key", "api_key_env", "organization", "project"):
+        if not isinstance(one.get(key, ""), str):
+            yield f".{key}: expected a text"
+    models = one.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
+        yield ".models: expected a list of texts"
+    for key in ("priority", "slots"):
+        count = one.get(key, 1)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            yield f".{key}: expected a whole number of 1 or more"
+    if not isinstance(one.get("resend", False), bool):
+        yield ".resend: expected true or false"
+    try:
+        _url(str(one.get("base_url", _DEFAULT_URL)))
+    except ValueError as error:
+        yield f".base_url: {error}"
 
 
 def _file(value: str) -> Path:
@@ -99,7 +112,7 @@ class OpenAISettings:
     )
     base_url: str = setting(
         "OPENAI_BASE_URL",
-        default="https://api.openai.com/v1",
+        default=_DEFAULT_URL,
         parse=_url,
         help="Where the API is, with its version: any server that speaks OpenAI's API.",
     )
@@ -117,7 +130,7 @@ class OpenAISettings:
         parse=_accounts,
         secret=True,
         help="Several keys or deployments, as a JSON list of objects with `name`, `base_url`, `api_key` or `api_key_env`, "
-        "`organization`, `project`, `models`, `priority` and `slots`; instead of the four above.",
+        "`organization`, `project`, `models`, `priority`, `slots` and `resend`; instead of the four above.",
     )
     balancer: str = setting(
         "EMP_OPENAI_BALANCER",
@@ -131,18 +144,18 @@ class OpenAISettings:
         parse=_file,
         help="JSON file of prices in dollars for a million tokens, by model: `input`, `cached_input`, `output`.",
     )
-    resend: str = setting(
+    resend: bool = setting(
         "EMP_OPENAI_RESEND",
-        default="auto",
-        parse=one_of("auto", "always", "never"),
-        help="Whether a job is sent again whose answer broke off; `auto`: to servers on this machine or in private "
-        "networks. A job's own `resend` goes first.",
+        default=False,
+        parse=flag,
+        help="Whether a job may be sent again whose answer broke off, though it may be paid for twice: for servers of one's "
+        "own. An account's and a job's own `resend` go first.",
     )
     silence_s: float = setting(
         "EMP_OPENAI_SILENCE_S",
         default=600.0,
         parse=number(0.1, 86400),
-        help="How long an answer may be silent before its server counts as gone.",
+        help="How long an answer that has begun may be silent before its server counts as gone.",
     )
     poll_s: float = setting(
         "EMP_OPENAI_POLL_S",
@@ -174,11 +187,12 @@ class OpenAISettings:
                 raise ConfigError(f"EMP_OPENAI_ACCOUNTS reads a key from {variable}, which is not set")
         return AccountConfig(
             name=told["name"],
-            base_url=str(told.get("base_url", "https://api.openai.com/v1")).rstrip("/"),
+            base_url=str(told.get("base_url", _DEFAULT_URL)).rstrip("/"),
             api_key=key,
-            organization=str(told.get("organization") or ""),
-            project=str(told.get("project") or ""),
-            models=tuple(map(str, told.get("models", ()))),
+            organization=told.get("organization", ""),
+            project=told.get("project", ""),
+            models=tuple(told.get("models", ())),
             priority=told.get("priority", 1),
-            slots=told.get("slots", 8),
+            slots=told.get("slots"),
+            resend=told.get("resend"),
         )

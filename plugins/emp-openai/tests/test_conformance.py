@@ -16,7 +16,12 @@ class OpenAIConformance(ConnectorConformance):
     secrets = ("sk-very-secret",)
 
     def environ(self, url: str) -> Mapping[str, str]:
-        return {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "sk-very-secret", "EMP_OPENAI_POLL_S": "0.05"}
+        return {
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "OPENAI_API_KEY": "sk-very-secret",
+            "EMP_OPENAI_POLL_S": "0.05",
+            "EMP_OPENAI_RESEND": "true",
+        }
 
     async def fingerprint(self, rig: Rig, job: RunningJob) -> Any:
         told = await rig.fingerprint(job)

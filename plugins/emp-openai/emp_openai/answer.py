@@ -1,0 +1,121 @@
+"""`Answer`: an answer that began well, piece by piece or whole, and whether anything of it may have to be paid for."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+
+from emp_core.connectors.context import JobContext
+from emp_core.connectors.streams import parsed, server_sent_events
+from emp_core.errors import ConnectionLost, JobFailed
+from emp_openai.errors import error_of_event
+
+if TYPE_CHECKING:
+    from emp_openai.account import Account
+
+__all__ = ["Answer", "event_texts", "is_stream", "object_in"]
+
+_EVENT_STREAM = "text/event-stream"
+_NO_ID = "an answer"
+
+
+class Answer:
+    """An answer that began well.
+
+    Before anything is done with its first piece, the job takes note of it, if another attempt has to know of it.
+
+    Args:
+        keep: whether the job takes note.
+
+    Attributes:
+        paid: whether anything of it came, other than an error: from then on it may have to be paid for.
+    """
+
+    def __init__(
+        self, account: "Account", response: httpx.Response, context: JobContext, *, doing: str, keep: bool
+    ) -> None:
+        self._account = account
+        self._response = response
+        self._context = context
+        self._doing = doing
+        self._keep = keep
+        self.paid = False
+        self._has_begun = False
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it comes as events."""
+        return is_stream(self._response)
+
+    async def events(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Its events.
+
+        Raises:
+            ConnectorError: one of them is an error; what that means.
+            JobFailed: one of them is no JSON object.
+            ConnectionLost: it broke off, or fell silent.
+        """
+        async for text in event_texts(self._account, self._response):
+            event = self._read(text)
+            if event.get("type") == "error" or ("type" not in event and event.get("error")):
+                raise error_of_event(event, endpoint=self._account.endpoint, doing=self._doing)
+            await self._came(event)
+            yield event
+
+    async def whole(self) -> Mapping[str, Any]:
+        """All of it, as the one JSON object that it is. Raises as `events` does."""
+        silence_s = self._account.settings.silence_s
+        try:
+            with anyio.fail_after(silence_s):
+                body = await self._account.read_capped(self._response, self._account.max_answer_bytes)
+        except TimeoutError:
+            said = f"{self._account.endpoint} did not end its answer to {self._doing} in {silence_s:g} s"
+            raise ConnectionLost(said, details={"endpoint": self._account.endpoint}) from None
+        told = self._read(body.decode("utf-8", "replace"))
+        # A response has a status, and its error is what became of it.
+        if told.get("error") and "status" not in told:
+            raise error_of_event(told, endpoint=self._account.endpoint, doing=self._doing)
+        await self._came(told)
+        return told
+
+    def _read(self, text: str) -> Mapping[str, Any]:
+        try:
+            return object_in(text, self._account.endpoint)
+        except JobFailed:
+            self.paid = True
+            raise
+
+    async def _came(self, told: Mapping[str, Any]) -> None:
+        if self._has_begun:
+            return
+        self.paid = self._has_begun = True
+        if self._keep:
+            response = told.get("response")
+            run = (response if isinstance(response, Mapping) else told).get("id")
+            await self._context.checkpoint(run if isinstance(run, str) and run else _NO_ID, secure=True)
+
+
+def is_stream(response: httpx.Response) -> bool:
+    """Whether an answer comes as events. Some servers answer at once, whatever they are asked."""
+    return str(response.headers.get("content-type", "")).lower().startswith(_EVENT_STREAM)
+
+
+async def event_texts(account: "Account", response: httpx.Response) -> AsyncIterator[str]:
+    """What the events of an answer hold, without ``[DONE]``, which says nothing.
+
+    Raises:
+        ConnectionLost, JobFailed: it broke off, fell silent, or is too long.
+    """
+    chunks = account.chunks_capped(response, account.max_answer_bytes)
+    async for event in server_sent_events(chunks, silence_s=account.settings.silence_s):
+        if event.data.strip() != "[DONE]":
+            yield event.data
+
+
+def object_in(text: str, endpoint: str) -> Mapping[str, Any]:
+    """A JSON object. Raises JobFailed: it is none."""
+    told = parsed(text, endpoint)
+    if not isinstance(told, Mapping):
+        raise JobFailed(f"{endpoint} sent {type(told).__name__}, where an object is due", details={"reason": "garbage"})
+    return told
