@@ -23,7 +23,7 @@ def subject(root: Path, name: str, *arguments: str, port: int | None = None, **c
     """A process of ``subject.py``: ``subject(root, "one", "--deaf", port=8188)``."""
     argv = (sys.executable, "-I", "-S", str(SUBJECT), *(("--port", str(port)) if port else ()), *arguments)
     health = (
-        HealthCheck(f"http://127.0.0.1:{port}/health", port, start_s=20, every_s=0.1, timeout_s=2) if port else None
+        HealthCheck(f"http://127.0.0.1:{port}/health", port, start_s=20, every_s=0.1, timeout_s=1) if port else None
     )
     made = Process(
         name=name,

@@ -1,0 +1,200 @@
+"""Looking after the processes of a plan: services before their workers, unwell ones restarted, hopeless ones given up."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import httpx
+from anyio.abc import TaskGroup
+
+from emp_core.log.logger import get_logger
+from emp_core.services.launch import HealthCheck
+from emp_machine.errors import MachineError
+from emp_machine.plan.model import Process
+from emp_machine.probe import is_healthy
+from emp_machine.processes.care import Care, Deed, Patience, Standing, Verdict
+from emp_machine.processes.interface import ProcessManager
+
+__all__ = ["Watcher", "host_of"]
+
+log = get_logger("emp.machine")
+
+_EAGER_S = 0.5
+"""How often to look at one that is not well yet: it may be any moment now."""
+
+
+class Watcher:
+    """Looks after processes that a manager was told of with `ProcessManager.apply`.
+
+    Args:
+        processes: in the order of their start: each stands after all that it needs.
+        patience: how long one that fails is tried again.
+        on_change: told whenever a verdict changed; must return at once.
+        now: the time, in seconds.
+    """
+
+    def __init__(
+        self,
+        manager: ProcessManager,
+        processes: Sequence[Process],
+        *,
+        patience: Patience | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = anyio.current_time,
+    ) -> None:
+        self._manager = manager
+        self._processes = tuple(processes)
+        self._now = now
+        self._on_change = on_change
+        self._patience = patience or Patience()
+        self._cares = {one.name: self._care(one) for one in self._processes}
+        self._busy: set[str] = set()
+        self._told: dict[str, Verdict] = {}
+        self._look_now = anyio.Event()
+
+    def _care(self, process: Process, before: Verdict | None = None) -> Care:
+        start_s = None if process.health is None else process.health.start_s
+        return Care(self._patience, start_s, Verdict(restarts=before.restarts if before else 0))
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What is thought of each process, by name, in the order of the plan."""
+        return {name: care.verdict for name, care in self._cares.items()}
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on its way: each process is well, stopped, given up, or waits for one that is."""
+        return all(
+            verdict.standing not in (Standing.STARTING, Standing.UNWELL)
+            and (verdict.standing is not Standing.WAITING or self._in_vain(name))
+            for name, verdict in self.verdicts.items()
+        )
+
+    def _in_vain(self, name: str) -> bool:
+        return self._hindrance(self._named(name)) is not None
+
+    def _named(self, name: str) -> Process:
+        return next(one for one in self._processes if one.name == name)
+
+    async def run(self) -> None:
+        """Start what does not run, and look after all until cancelled."""
+        async with anyio.create_task_group() as group, httpx.AsyncClient(trust_env=False) as client:
+            for process in self._processes:
+                if process.health is not None:
+                    group.start_soon(self._check, process, process.health, client, group)
+            while True:
+                self._look_now = anyio.Event()
+                await self._look(group)
+                with anyio.move_on_after(self._manager.look_every_s):
+                    await self._look_now.wait()
+
+    async def _look(self, group: TaskGroup) -> None:
+        try:
+            statuses = await self._manager.status()
+            if not statuses and not self._busy:
+                await self._begin_again()
+        except MachineError as error:
+            log.warning("the process manager does not answer", error=str(error))
+            return
+        for status in statuses:
+            care = self._cares.get(status.name)
+            if care is None or status.name in self._busy:
+                continue
+            if care.verdict.standing is Standing.WAITING and not status.state.lives:
+                continue
+            self._do(care.seen(status, self._now()), status.name, group)
+        self._begin_what_can(group)
+        self._tell()
+
+    async def _begin_again(self) -> None:
+        """The manager has died: what it left is ended, and everything starts anew, in its order."""
+        log.warning("the process manager has ended: starting it again", manager=self._manager.kind)
+        await self._manager.apply(self._processes)
+        for process in self._processes:
+            self._cares[process.name] = self._care(process, self._cares[process.name].verdict)
+
+    def _begin_what_can(self, group: TaskGroup) -> None:
+        ready = []
+        for process in self._processes:
+            care = self._cares[process.name]
+            if care.verdict.standing is not Standing.WAITING or process.name in self._busy:
+                continue
+            missing = [name for name in process.needs if self._cares[name].verdict.standing is not Standing.WELL]
+            if not missing:
+                ready.append(process.name)
+                continue
+            care.waits_for(self._hindrance(process) or f"waits for {', '.join(missing)}")
+        if ready:
+            for name in ready:
+                self._cares[name].begun(self._now())
+                self._busy.add(name)
+            group.start_soon(self._change, self._manager.start, ready)
+
+    def _hindrance(self, process: Process) -> str | None:
+        """Why it will not be started until somebody does something."""
+        for name in process.needs:
+            verdict = self._cares[name].verdict
+            if verdict.standing in (Standing.GIVEN_UP, Standing.STOPPED):
+                return f"it needs {name}, which was {verdict.standing.value}: {verdict.reason}"
+            if verdict.standing is Standing.WAITING and (deeper := self._hindrance(self._named(name))):
+                return deeper
+        return None
+
+    async def _check(self, process: Process, health: HealthCheck, client: httpx.AsyncClient, group: TaskGroup) -> None:
+        while True:
+            care = self._cares[process.name]
+            before = care.verdict
+            if process.name not in self._busy and before.standing in (
+                Standing.STARTING,
+                Standing.WELL,
+                Standing.UNWELL,
+            ):
+                well = await is_healthy(client, health, host_of(process))
+                if process.name not in self._busy:
+                    self._do(care.checked(well, _problem(health), self._now()), process.name, group)
+                if care.verdict != before:
+                    self._look_now.set()
+            eager = care.verdict.standing is not Standing.WELL
+            await anyio.sleep(min(health.every_s, _EAGER_S) if eager else health.every_s)
+
+    def _do(self, deed: Deed, name: str, group: TaskGroup) -> None:
+        match deed:
+            case Deed.RESTART:
+                log.warning("restarting", process=name, reason=self._cares[name].verdict.reason)
+                self._cares[name].begun(self._now())
+                self._busy.add(name)
+                group.start_soon(self._change, self._manager.restart, [name])
+            case Deed.STOP:
+                log.error("given up", process=name, reason=self._cares[name].verdict.reason)
+                self._busy.add(name)
+                group.start_soon(self._change, self._manager.stop, [name])
+            case Deed.NOTHING:
+                pass
+
+    async def _change(self, how: Callable[..., Awaitable[Any]], names: Sequence[str]) -> None:
+        try:
+            await how(*names)
+        except MachineError as error:
+            log.warning("the process manager does not do as it was told", processes=list(names), error=str(error))
+            for name in names:
+                self._cares[name].refused(str(error), self._now())
+        finally:
+            self._busy -= set(names)
+            self._look_now.set()
+
+    def _tell(self) -> None:
+        if self._told != self.verdicts:
+            self._told = self.verdicts
+            self._on_change()
+
+
+def host_of(process: Process) -> str:
+    """Where to knock: a process that listens everywhere is asked on this machine."""
+    host = (process.endpoint or "").rpartition("//")[2].rpartition(":")[0].strip("[]")
+    return host if host and host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - not listened on
+
+
+def _problem(health: HealthCheck) -> str:
+    if health.url is None:
+        return f"port {health.port} takes no connections"
+    return f"{health.url} does not answer as it should"
