@@ -4,6 +4,7 @@ Each keeps everything in memory, listens on a free port of this machine, and end
 """
 
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -135,9 +136,15 @@ def has_moto() -> bool:
 
 
 @contextmanager
-def run_azurite(program: Path) -> Iterator[BlobServer]:
-    """Run Azurite as long as the block lasts."""
-    options = ("--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent")
+def run_azurite(program: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[BlobServer]:
+    """Run Azurite as long as the block lasts.
+
+    Args:
+        tls: a certificate and its key, as PEM files: then it speaks https, and takes tokens of identities, too.
+    """
+    options = ["--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    if tls is not None:
+        options += ["--cert", str(tls[0]), "--key", str(tls[1]), "--oauth", "basic"]
     with _running(["node", "-e", _WITH_OWNER, str(program), *options], "successfully listens on ") as url:
         yield BlobServer(f"{url}/{EMULATOR['AccountName']}")
 
@@ -176,7 +183,6 @@ def _told_url(process: "subprocess.Popen[str]", before_url: str) -> str:
     assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
-        _, found, url = line.strip().partition(f"{before_url}http://")
-        if found:
-            return f"http://{url}"
+        if found := re.search(rf"{re.escape(before_url)}(https?://\S+)", line):
+            return found[1]
     raise RuntimeError(f"{json.dumps(process.args)} ended without saying where it listens:\n{''.join(said[-20:])}")
