@@ -58,12 +58,13 @@ class Calls:
         Raises:
             QueueUnavailable: Redis stayed away.
         """
-        ends = anyio.current_time() + _RETRY_S
+        ends: float | None = None
         delay_s = 0.05
         while True:
             try:
                 return await call()
             except AWAY as error:
+                ends = ends or anyio.current_time() + _RETRY_S
                 if anyio.current_time() + delay_s > ends:
                     raise unavailable(self._url, error) from error
                 log.warning("redis is away", url=shown_url(self._url), error=str(error), again_in_s=delay_s)

@@ -1,7 +1,8 @@
 """The client: redis-py's, with its commands sent over links, and with errors that say what is wrong with the server now."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis import exceptions
@@ -12,7 +13,7 @@ from redis.client import EMPTY_RESPONSE, NEVER_DECODE
 
 from emp_core.errors import ConfigError
 from emp_core.queue.addresses import Node
-from emp_core.queue.links import Links, Subscription
+from emp_core.queue.links import Links, Wire
 from emp_core.queue.sending import packed
 from emp_core.queue.topology import ClusterLocator, Locator
 
@@ -83,9 +84,17 @@ class Client(Redis):
             for reply, (args, options) in zip(replies, stack, strict=True)
         ]
 
-    async def subscription(self, on_reply: Callable[[Any], None]) -> Subscription:
-        """A connection of its own to hear what is published; it is told everything that Redis sends."""
-        return await self._links.subscription(on_reply)
+    @asynccontextmanager
+    async def wire(self, on_reply: Callable[[Any], None]) -> AsyncIterator[Wire]:
+        """A connection of its own, on which things come when they come; ``on_reply`` is told everything that Redis sends."""
+        wire = await self._links.wire(on_reply)
+        try:
+            yield wire
+        except exceptions.ResponseError as error:
+            await self.judge(error)
+            raise
+        finally:
+            wire.drop()
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close all connections."""

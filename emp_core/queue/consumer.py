@@ -20,6 +20,7 @@ from emp_core.queue.connection import AWAY, Limits
 from emp_core.queue.explain import tell_unserved
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
+from emp_core.queue.sending import packed
 from emp_core.queue.workers import WorkerView, read_workers
 
 __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal", "Sweep"]
@@ -379,15 +380,12 @@ class Consumer:
         """Take this worker out of every index."""
         await self._run("retire", self._me)
 
-    async def read_inbox(self, inbox: Any, block_s: float) -> list[str]:
-        """Messages for this worker, waiting up to ``block_s`` for the first.
-
-        Args:
-            inbox: a client of its own: a blocking read holds its connection.
+    def inbox_read(self, block_s: float) -> bytes:
+        """The command that reads messages for this worker, waiting up to ``block_s`` for the first; gives ``[key, messages]``
+        or nothing. For a connection of its own, which it blocks.
         """
         key = self.keys.worker(self.worker_id, "inbox")
-        reply = await inbox.blmpop(block_s, 1, key, direction="LEFT", count=100)
-        return list(reply[1]) if reply else []
+        return packed("BLMPOP", block_s, 1, key, "LEFT", "COUNT", 100)
 
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:

@@ -18,12 +18,13 @@ class JobEvent:
     """One entry of a job's events.
 
     Attributes:
-        name: ``submitted``, ``claimed``, ``progress``, ``text``, ``completed``, ``failed``, ``cancelled``, ``retried``, ``released``,
-            ``rescued``, ``worker_lost``, ``promoted``, ``revived``, ``cancel_requested``,
+        name: ``submitted``, ``claimed``, ``progress``, ``text``, ``completed``, ``failed``, ``cancelled``, ``retried``,
+            ``released``, ``rescued``, ``worker_lost``, ``promoted``, ``revived``, ``cancel_requested``,
             ``reprioritized``, ``unserved``, ``warned``, ``mended``.
         at: when, by Redis's clock.
         status: the job's state after it, where it changed.
-        data: everything else that was noted, among it of ``text`` the new ``text`` and its ``offset`` in bytes of UTF-8; worker, attempt, waiting time, error, the attempt's record.
+        data: everything else that was noted: worker, attempt, waiting time, error, the attempt's record; of ``text`` the
+            new ``text`` and its ``offset`` in bytes of UTF-8.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Links: connections that are held open for calls, one call at a time each; and one to hear what is published.
+"""Links: connections that are held open for calls, one call at a time each; and wires, on which things come when they come.
 
 redis-py makes a connection and secures it; what comes back is read here, as the event loop gets it. redis-py itself leads
 every command through a dozen coroutines. A busy process hardly notices that (60 µs of CPU a call instead of 52); one that
@@ -16,13 +16,13 @@ from redis import exceptions
 
 from emp_core.queue.sending import QuickSending, packed
 
-__all__ = ["Links", "Subscription"]
+__all__ = ["Links", "Wire"]
 
 
 class _Taken(asyncio.Protocol):
-    """A connection that redis-py has made, and that is read here."""
+    """A connection that redis-py has made, and that is read here. It is dropped when a reply is late."""
 
-    def __init__(self, connection: QuickSending) -> None:
+    def __init__(self, connection: QuickSending, reply_s: float) -> None:
         self._connection = connection
         self._reader = hiredis.Reader(
             protocolError=exceptions.InvalidResponse, replyError=connection.refusal, encoding="utf-8", errors="strict"
@@ -30,6 +30,35 @@ class _Taken(asyncio.Protocol):
         self._transport = connection.transport
         self._before = self._transport.get_protocol()
         self._transport.set_protocol(self)
+        self._loop = asyncio.get_running_loop()
+        self._reply_s = reply_s
+        self._due = False
+        self._moved_at = 0.0
+        self._unsent = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _write(self, commands: bytes) -> None:
+        """Send commands. From then on a reply is due, until `_due` says otherwise."""
+        self._transport.write(commands)
+        self._unsent = self._transport.get_write_buffer_size()
+        if not self._due:
+            self._due, self._moved_at = True, self._loop.time()
+        if self._timer is None:
+            # One for many replies: it looks when the first of them would be late.
+            self._timer = self._loop.call_at(self._moved_at + self._reply_s, self._look)
+
+    def _look(self) -> None:
+        """Whether a reply is late. It is not while the commands are still being sent, or the reply comes in pieces."""
+        self._timer = None
+        if not self._due:
+            return
+        unsent, before = self._transport.get_write_buffer_size(), self._unsent
+        if unsent < before:
+            self._unsent, self._moved_at = unsent, self._loop.time()
+        if self._loop.time() < self._moved_at + self._reply_s:
+            self._timer = self._loop.call_at(self._moved_at + self._reply_s, self._look)
+        else:
+            self._end(exceptions.TimeoutError("Redis did not answer in time"))
 
     def data_received(self, data: bytes) -> None:
         """Read what came."""
@@ -63,6 +92,9 @@ class _Taken(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close it now, whatever is on its way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._connection.abandon()
 
 
@@ -70,15 +102,10 @@ class _Link(_Taken):
     """Carries one call at a time."""
 
     def __init__(self, connection: QuickSending, reply_s: float) -> None:
-        super().__init__(connection)
-        self._reply_s = reply_s
-        self._loop = asyncio.get_running_loop()
+        super().__init__(connection, reply_s)
         self._call: asyncio.Future[list[Any]] | None = None
         self._replies: list[Any] = []
         self._wanted = 0
-        self._moved_at = 0.0
-        self._unsent = 0
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def usable(self) -> bool:
@@ -89,12 +116,7 @@ class _Link(_Taken):
         """Send commands, and give their replies."""
         self._replies, self._wanted = [], count
         self._call = self._loop.create_future()
-        self._transport.write(commands)
-        self._unsent = self._transport.get_write_buffer_size()
-        self._moved_at = self._loop.time()
-        if self._timer is None:
-            # One for many calls: it looks when the first of them would be late.
-            self._timer = self._loop.call_at(self._moved_at + self._reply_s, self._look)
+        self._write(commands)
         try:
             return await self._call
         except asyncio.CancelledError:
@@ -119,71 +141,68 @@ class _Link(_Taken):
         elif len(self._replies) < self._wanted:
             self._moved_at = self._loop.time()
         else:
-            call, self._call = self._call, None
+            call, self._call, self._due = self._call, None, False
             if not call.done():
                 call.set_result(self._replies)
 
-    def _look(self) -> None:
-        """Whether a reply is late. It is not while the call is still being sent, or the reply comes in pieces."""
-        self._timer = None
-        if self._call is None:
-            return
-        unsent, before = self._transport.get_write_buffer_size(), self._unsent
-        if unsent < before:
-            self._unsent, self._moved_at = unsent, self._loop.time()
-        if self._loop.time() < self._moved_at + self._reply_s:
-            self._timer = self._loop.call_at(self._moved_at + self._reply_s, self._look)
-        else:
-            self._end(exceptions.TimeoutError("Redis did not answer in time"))
-
     def _end(self, error: Exception) -> None:
-        call, self._call = self._call, None
+        call, self._call, self._due = self._call, None, False
         if call is not None and not call.done():
             call.set_exception(error)
         self.drop()
 
-    def drop(self) -> None:
-        """Close it now, whatever is on its way."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        super().drop()
 
+class Wire(_Taken):
+    """Tells what comes, when it comes: what is published, and replies to blocking reads.
 
-class Subscription(_Taken):
-    """Hears what is published.
+    It speaks RESP3, where commands may be sent on a connection that is subscribed.
 
     Args:
-        on_reply: told everything that Redis sends: ``["message", channel, text]``, ``["subscribe", channel, count]``.
+        on_reply: told everything that Redis sends, in order: pushes (``["message", channel, text]``,
+            ``["subscribe", channel, count]``) and replies.
     """
 
-    def __init__(self, connection: QuickSending, on_reply: Callable[[Any], None]) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: QuickSending, reply_s: float, on_reply: Callable[[Any], None]) -> None:
+        super().__init__(connection, reply_s)
         self._on_reply = on_reply
         self._over = asyncio.Event()
         self._error: Exception = exceptions.ConnectionError("it was closed")
+        self._greeted = False
+        self._write(packed("HELLO", 3))
 
-    def send(self, *command: str) -> None:
-        """Send a command; what comes of it is heard."""
+    def send(self, *commands: bytes) -> None:
+        """Send commands that were packed; what comes of them is told."""
         if not self._transport.is_closing():
-            self._transport.write(packed(*command))
+            self._write(b"".join(commands))
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing was sent or heard."""
+        return self._loop.time() - self._moved_at
 
     async def ended(self) -> NoReturn:
         """Wait until nothing more comes.
 
         Raises:
-            redis.exceptions.ConnectionError: the connection was lost.
+            redis.exceptions.ConnectionError, TimeoutError: the connection was lost, or a reply did not come in time.
             redis.exceptions.ResponseError: Redis refused a command.
         """
         await self._over.wait()
         raise self._error
 
     def _take(self, replies: list[Any]) -> None:
+        self._moved_at = self._loop.time()
+        self._due = self._due and not replies
         for reply in replies:
             if isinstance(reply, exceptions.RedisError):
                 self._end(reply)
-            elif not isinstance(reply, Exception):
+                return
+            if isinstance(reply, Exception):
+                self._end(exceptions.ConnectionError(f"what Redis sent cannot be read: {reply}"))
+                return
+            if self._greeted:
                 self._on_reply(reply)
+            self._greeted = True
 
     def _end(self, error: Exception) -> None:
         if not self._over.is_set():
@@ -250,9 +269,9 @@ class Links:
             raise
         return connection
 
-    async def subscription(self, on_reply: Callable[[Any], None]) -> Subscription:
-        """A connection of its own to hear what is published. Whoever asked for it drops it."""
-        return Subscription(await self._connected(), on_reply)
+    async def wire(self, on_reply: Callable[[Any], None]) -> Wire:
+        """A connection of its own, on which things come when they come. Whoever asked for it drops it."""
+        return Wire(await self._connected(), self._reply_s, on_reply)
 
     def forget(self) -> None:
         """Use none of these connections for calls to come."""

@@ -12,7 +12,8 @@ from attrs import define, field
 from emp_core.log.logger import get_logger
 from emp_core.queue.client import Client
 from emp_core.queue.connection import AWAY
-from emp_core.queue.links import Subscription
+from emp_core.queue.links import Wire
+from emp_core.queue.sending import packed
 
 __all__ = ["LOST", "Heard", "Listener"]
 
@@ -22,12 +23,19 @@ LOST = ""
 """Heard instead of a message when the connection was lost: read the truth again."""
 _LEFT_MOST = 50
 """Channels that nobody listens to any more are unsubscribed from together."""
+_PING = packed("PING")
 
 
 class Heard:
-    """What came on a channel and was not read yet."""
+    """What came on a channel and was not read yet.
+
+    Attributes:
+        answer: what Redis answered to the question that was asked once the channel was subscribed to; None while Redis is
+            away.
+    """
 
     def __init__(self) -> None:
+        self.answer: str | None = None
         # Unbounded: one job's events are few, and a slow reader must not hold up the others.
         self._texts: deque[str] = deque()
         self._came = asyncio.Event()
@@ -52,15 +60,9 @@ class Heard:
 
 @define
 class _Channel:
-    """Who listens to a channel.
-
-    Attributes:
-        confirmed: set once Redis has said that it is subscribed to, or the connection was lost before that.
-        missed: whether something may have been published before that and not been heard.
-    """
+    """Who listens to a channel. ``missed``: whether something may have been published and not been heard."""
 
     listeners: set[Heard] = field(factory=set)
-    confirmed: asyncio.Event = field(factory=asyncio.Event)
     missed: bool = False
 
     def tell(self, text: str) -> None:
@@ -74,16 +76,16 @@ class Listener:
 
     Args:
         connect: makes a client.
-        reply_s: how long Redis may take to answer; a connection that is silent for longer is dead.
+        ping_s: a connection that was silent for so long is asked whether it lives.
     """
 
-    def __init__(self, connect: Callable[[], Client], reply_s: float) -> None:
+    def __init__(self, connect: Callable[[], Client], ping_s: float) -> None:
         self._connect = connect
-        self._reply_s = reply_s
+        self._ping_s = ping_s
         self._channels: dict[str, _Channel] = {}
         self._left: dict[str, None] = {}
-        self._subscription: Subscription | None = None
-        self._heard_any = False
+        self._wire: Wire | None = None
+        self._asked: deque[asyncio.Future[Any]] = deque()
 
     async def run(self) -> None:
         """Listen until cancelled. A lost connection is made anew, and everybody is told."""
@@ -91,14 +93,13 @@ class Listener:
         while True:
             client = self._connect()
             try:
-                subscription = await client.subscription(self._hear)
-                try:
-                    self._begin(subscription)
+                async with client.wire(self._hear) as wire:
+                    self._begin(wire)
                     delay_s = 0.05
-                    await self._watch(subscription)
-                finally:
-                    self._end()
-                    subscription.drop()
+                    try:
+                        await self._watch(wire)
+                    finally:
+                        self._end()
             except AWAY as error:
                 log.debug("subscription lost", error=str(error))
             finally:
@@ -107,78 +108,86 @@ class Listener:
             await anyio.sleep(delay_s)
             delay_s = min(1.0, delay_s * 2)
 
-    def _begin(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        self._forget_left()
+    def _begin(self, wire: Wire) -> None:
+        self._wire = wire
+        for name in self._left:
+            del self._channels[name]
+        self._left.clear()
         for channel in self._channels.values():
             channel.missed = True
         if self._channels:
-            subscription.send("SUBSCRIBE", *self._channels)
+            wire.send(packed("SUBSCRIBE", *self._channels))
 
     def _end(self) -> None:
-        self._subscription = None
-        for channel in self._channels.values():
-            channel.confirmed.set()  # nobody shall wait for what does not come
-            channel.confirmed = asyncio.Event()
+        self._wire = None
+        while self._asked:
+            _settle(self._asked.popleft(), None)  # nobody shall wait for what does not come
 
-    async def _watch(self, subscription: Subscription) -> None:
-        """Wait for the end of a connection: it is lost, or it says nothing when it is asked."""
-        silent_s = 0.0
+    async def _watch(self, wire: Wire) -> None:
+        """Wait for the end of a connection, and ask it now and then whether it lives: it ends when it does not answer."""
         while True:
-            self._heard_any = False
-            with anyio.move_on_after(self._reply_s / 2):
-                await subscription.ended()
-            silent_s = 0.0 if self._heard_any else silent_s + self._reply_s / 2
-            if silent_s > self._reply_s:
-                raise ConnectionError("the subscribed connection went silent")
-            self._unsubscribe(subscription)
-            if silent_s > 0:
-                subscription.send("PING")
+            with anyio.move_on_after(self._ping_s):
+                await wire.ended()
+            self._unsubscribe(wire)
+            if wire.silent_s >= self._ping_s:
+                self._ask(wire, _PING)
+
+    def _ask(self, wire: Wire, *commands: bytes) -> "asyncio.Future[Any]":
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        wire.send(*commands)
+        return answer
 
     def _hear(self, reply: Any) -> None:
-        self._heard_any = True
         match reply:
-            case ["message", str(name), str(text)] if name in self._channels:
-                self._channels[name].tell(text)
-            case ["subscribe", str(name), _] if name in self._channels:
-                channel = self._channels[name]
-                channel.confirmed.set()
-                if channel.missed:
+            case ["message", str(name), str(text)]:
+                if name in self._channels:
+                    self._channels[name].tell(text)
+            case ["subscribe", str(name), _]:
+                if name in self._channels and (channel := self._channels[name]).missed:
                     channel.missed = False
                     channel.tell(LOST)
+            case ["unsubscribe", *_]:
+                pass
+            case answer:
+                _settle(self._asked.popleft(), answer)
 
     @asynccontextmanager
-    async def subscribed(self, name: str) -> AsyncIterator[Heard]:
-        """What is published on a channel, from when the block is entered; `LOST` where something may be missing."""
+    async def subscribed(self, name: str, *question: str) -> AsyncIterator[Heard]:
+        """What is published on a channel, from when the block is entered; `LOST` where something may be missing.
+
+        Args:
+            question: a command whose reply is one text, to be asked once the channel is subscribed to. It goes along, so
+                that the state before and what changes it are known after one round trip.
+        """
         heard = Heard()
         channel = self._channels.get(name)
+        subscribe = b""
         if channel is None:
             channel = self._channels[name] = _Channel()
-            if self._subscription is not None:
-                self._subscription.send("SUBSCRIBE", name)
+            subscribe = packed("SUBSCRIBE", name)
         channel.listeners.add(heard)
         self._left.pop(name, None)
         try:
-            # Not there yet while Redis is away: then LOST comes as soon as it is back.
-            if self._subscription is not None and not channel.confirmed.is_set():
-                await channel.confirmed.wait()
+            # While Redis is away nothing is asked: LOST comes as soon as it is back.
+            if self._wire is not None:
+                heard.answer = await self._ask(self._wire, subscribe, packed(*question) if question else _PING)
             yield heard
         finally:
             channel.listeners.discard(heard)
             if not channel.listeners:
                 self._left[name] = None
-                if self._subscription is not None and len(self._left) >= _LEFT_MOST:
-                    self._unsubscribe(self._subscription)
+                if self._wire is not None and len(self._left) >= _LEFT_MOST:
+                    self._unsubscribe(self._wire)
 
-    def _unsubscribe(self, subscription: Subscription) -> None:
-        # What is not confirmed yet stays: its confirmation would be taken for that of whoever asks for it next.
-        left = [name for name in self._left if self._channels[name].confirmed.is_set()]
-        for name in left:
-            del self._left[name], self._channels[name]
-        if left:
-            subscription.send("UNSUBSCRIBE", *left)
-
-    def _forget_left(self) -> None:
+    def _unsubscribe(self, wire: Wire) -> None:
         for name in self._left:
             del self._channels[name]
-        self._left.clear()
+        if self._left:
+            wire.send(packed("UNSUBSCRIBE", *self._left))
+            self._left.clear()
+
+
+def _settle(answer: "asyncio.Future[Any]", reply: Any) -> None:
+    if not answer.done():  # whoever asked was cancelled
+        answer.set_result(reply)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["JobQueue", "find_redis"]
 
 _REREAD_S = 5.0
+_UNFINISHED = frozenset(state.value for state in JobState if not state.is_final)
 
 
 class JobQueue:
@@ -52,7 +53,7 @@ class JobQueue:
         self._stack = AsyncExitStack()
         self._open: Calls | None = None
         self._submitter: Submitter | None = None
-        self._listener = Listener(lambda: connect(self.url, settings), Limits.of(settings.lease_s).reply_s)
+        self._listener = Listener(lambda: connect(self.url, settings), Limits.of(settings.lease_s).reply_s / 2)
 
     @classmethod
     def connect(
@@ -230,19 +231,16 @@ class JobQueue:
             return await self._wait(job_id)
 
     async def _wait(self, job_id: str) -> Job:
-        async with self._listener.subscribed(self.keys.done_channel(job_id)) as heard:
-            told: str | None = None
+        key = self.keys.job(job_id)
+        async with self._listener.subscribed(self.keys.done_channel(job_id), "HGET", key, "status") as heard:
+            status = heard.answer
             while True:
-                if told or await self._may_be_over(job_id):
-                    job = await self.get(job_id)
-                    if job.status.is_final:
-                        return job
-                told = await heard.next(_REREAD_S)
-
-    async def _may_be_over(self, job_id: str) -> bool:
-        """Whether it is worth while to read the whole job: it is in a final state, or it is not there."""
-        status = await self._calls.repeated(lambda: self._calls.client.hget(self.keys.job(job_id), "status"))
-        return status is None or JobState(status).is_final
+                if status not in _UNFINISHED and (job := await self.get(job_id)).status.is_final:
+                    return job
+                # None where there is no such job: then reading the whole job says so.
+                status = await heard.next(_REREAD_S) or await self._calls.repeated(
+                    lambda: self._calls.client.hget(key, "status")
+                )
 
     def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 
 from emp_core.queue.client import Client, NotReady
 from emp_core.queue.keys import FIXED_KEYS, Keys
-from emp_core.queue.sending import packed
+from emp_core.queue.sending import PackedHead, packed
 
 __all__ = ["SCRIPT_NAMES", "Script", "load_script"]
 
@@ -105,7 +105,7 @@ class Script:
         Raises:
             NotReady: they do not have it yet; what was written stays written here.
         """
-        commands = [packed("EVALSHA", self.sha, *self.call(keys, arguments, rest)) for arguments, rest in calls]
+        commands = [self.call(keys, arguments, rest) for arguments, rest in calls]
         if replicas:
             # On the same connection: it waits for what this connection has written.
             commands.append(packed("WAIT", replicas, limit_ms))
@@ -119,17 +119,18 @@ class Script:
             raise NotReady(f"{copies} of {replicas} replicas have what was written")
         return replies
 
-    def call(self, keys: Keys, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> tuple[Any, ...]:
-        """The arguments of EVALSHA after the digest: for pipelines."""
+    def call(self, keys: Keys, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> bytes:
+        """The command that runs it, packed. Raises TypeError: its header has other arguments."""
         given = {"prefix": keys.namespace, **arguments} if "prefix" in self.argv else arguments
         if len(given) != len(self.argv):
             raise TypeError(f"script {self.name} takes {', '.join(self.argv)}, not {', '.join(given)}")
-        return (
-            len(self.keys),
-            *(keys.fixed(name) for name in self.keys),
-            *(given[name] for name in self.argv),
-            *rest,
-        )
+        return _head(self.name, keys).packed(*map(given.__getitem__, self.argv), *rest)
+
+
+@cache
+def _head(name: str, keys: Keys) -> PackedHead:
+    script = load_script(name)
+    return PackedHead("EVALSHA", script.sha, len(script.keys), *(keys.fixed(key) for key in script.keys))
 
 
 @cache

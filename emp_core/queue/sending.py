@@ -9,7 +9,7 @@ from typing import Any
 import hiredis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
-__all__ = ["QuickConnection", "QuickSending", "QuickTLSConnection", "QuickUnixConnection", "packed"]
+__all__ = ["PackedHead", "QuickConnection", "QuickSending", "QuickTLSConnection", "QuickUnixConnection", "packed"]
 
 
 def packed(name: str, *arguments: Any) -> bytes:
@@ -21,6 +21,23 @@ def packed(name: str, *arguments: Any) -> bytes:
     # hiredis takes a tuple of any length, whatever its annotations say.
     command: bytes = hiredis.pack_command((*name.split(), *arguments))  # pyright: ignore[reportArgumentType]
     return command
+
+
+class PackedHead:
+    """What many commands begin with, packed once."""
+
+    def __init__(self, *words: Any) -> None:
+        self._count = len(words)
+        self._words = bytes(_after_count(packed(*words)))
+
+    def packed(self, *arguments: Any) -> bytes:
+        """The command with these arguments, of which there is one at least. Raises TypeError: one is neither text nor number."""
+        command: bytes = hiredis.pack_command(arguments)  # pyright: ignore[reportArgumentType]
+        return b"".join((b"*%d\r\n" % (self._count + len(arguments)), self._words, _after_count(command)))
+
+
+def _after_count(command: bytes) -> memoryview:
+    return memoryview(command)[command.index(b"\n") + 1 :]
 
 
 class QuickSending(AbstractConnection):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
@@ -44,8 +45,8 @@ class Claimer:
         self._free = free
         self._capacity = capacity
         self._on_claim = on_claim
-        self._woken = anyio.Event()
-        self._freed = anyio.Event()
+        self._woken = asyncio.Event()
+        self._freed = asyncio.Event()
         self._able = 0
 
     def wake(self) -> None:
@@ -63,12 +64,13 @@ class Claimer:
         """Claim until cancelled."""
         while True:
             groups = await self._free_slots()
-            self._woken = anyio.Event()
+            self._woken.clear()
             self._able = len(groups)
             claim = await self._claim(groups)
             if claim is None:
                 continue
             self._on_claim(claim)
+            await checkpoint()  # what was claimed begins first
             self._able = len(self._free())
             if not claim.registered:
                 await anyio.sleep(0.2)
@@ -80,13 +82,13 @@ class Claimer:
         while True:
             groups = self._free()
             if not groups:
-                self._freed = anyio.Event()
+                self._freed.clear()
                 await self._freed.wait()
                 continue
             if 2 * sum(free for free, _ in groups) < self._capacity():
                 with anyio.move_on_after(_GATHER_S):
                     while 2 * sum(free for free, _ in self._free()) < self._capacity():
-                        self._freed = anyio.Event()
+                        self._freed.clear()
                         await self._freed.wait()
                 groups = self._free()
             if groups:

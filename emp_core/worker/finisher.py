@@ -1,9 +1,8 @@
 """Recording outcomes, many in one call. A slot is free as soon as its outcome is handed over here."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
-
-import anyio
 
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Outcome, Release
@@ -31,8 +30,8 @@ class Finisher:
         self._leases = leases
         self._on_recorded = on_recorded
         self._waiting: deque[tuple[Held, Outcome, Finish]] = deque()
-        self._handed_over = anyio.Event()
-        self._done = anyio.Event()
+        self._handed_over = asyncio.Event()
+        self._done = asyncio.Event()
 
     def hand_over(self, held: Held, outcome: Outcome, finish: Finish) -> None:
         """Take an outcome; its lease is renewed until it is recorded."""
@@ -49,7 +48,7 @@ class Finisher:
     async def flushed(self) -> None:
         """Wait until everything that was handed over is recorded."""
         while self._waiting:
-            self._done = anyio.Event()
+            self._done.clear()
             await self._done.wait()
 
     async def run(self) -> None:
@@ -57,7 +56,7 @@ class Finisher:
         while True:
             if not self._waiting:
                 self._done.set()
-                self._handed_over = anyio.Event()
+                self._handed_over.clear()
                 await self._handed_over.wait()
             batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
             await self._record(batch)

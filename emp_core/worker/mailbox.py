@@ -1,10 +1,10 @@
 """The worker's inbox: a blocking read that is always open, on a connection of its own."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from emp_core.config import Settings
 from emp_core.log.logger import get_logger
@@ -33,10 +33,10 @@ class Mailbox:
         on_message: Callable[[str, str], None],
         on_return: Callable[[], None],
     ) -> None:
-        self._connect: Callable[[], Any] = lambda: connect(url, settings, blocking=True, max_connections=1)
+        self._url = url
+        self._settings = settings
         # Less than the reply may take: a dead link shows, a quiet one does not.
-        self._block_s = Limits.of(settings.lease_s).block_s
-        self._consumer = consumer
+        self._read = consumer.inbox_read(Limits.of(settings.lease_s).block_s)
         self._on_message = on_message
         self._on_return = on_return
 
@@ -44,17 +44,14 @@ class Mailbox:
         """Read until cancelled."""
         away = False
         while True:
-            client = self._connect()
+            client = connect(self._url, self._settings, blocking=True)
             try:
-                while True:
-                    messages = await self._consumer.read_inbox(client, self._block_s)
+                async with client.wire(self._take) as self._wire:
+                    self._wire.send(self._read)
                     if away:
                         away = False
                         self._on_return()
-                    for message in messages:
-                        word, _, rest = message.partition(" ")
-                        self._on_message(word, rest)
-                    await checkpoint()  # what was woken goes first: a claim is waited for, the next read is not
+                    await self._wire.ended()
             except AWAY as error:
                 away = True
                 log.debug("the inbox is not read: redis is away", error=str(error))
@@ -62,3 +59,10 @@ class Mailbox:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                     await client.aclose()
             await anyio.sleep(0.2)
+
+    def _take(self, reply: Any) -> None:
+        for message in reply[1] if reply else ():
+            word, _, rest = message.partition(" ")
+            self._on_message(word, rest)
+        # What was woken goes first: a claim is waited for, the next read is not.
+        asyncio.get_running_loop().call_soon(self._wire.send, self._read)

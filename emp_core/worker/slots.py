@@ -1,9 +1,9 @@
 """Slots: how many jobs of one service run at once, and the tasks that run them."""
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -28,7 +28,7 @@ class Slots:
         self._on_free = on_free
         self._busy = 0
         self._ready: deque[Held] = deque()
-        self._resting: list[anyio.Event] = []
+        self._resting: list[asyncio.Event] = []
         self._waking = False
 
     @property
@@ -53,6 +53,7 @@ class Slots:
             group.start_soon(self._task, group, name="emp slot")
 
     async def _task(self, group: TaskGroup) -> None:
+        woken = asyncio.Event()
         while True:
             self._waking = False
             ran = 0
@@ -70,6 +71,6 @@ class Slots:
                 finally:
                     self._busy -= 1
                     self._on_free()
-            rested = anyio.Event()
-            self._resting.append(rested)
-            await rested.wait()
+            self._resting.append(woken)
+            await woken.wait()
+            woken.clear()

@@ -1,22 +1,26 @@
 """Hearing what is published, whatever becomes of the connection."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from redis import exceptions
 
+from emp_core.config import Settings
 from emp_core.queue.connection import connect
 from emp_core.queue.listening import LOST, Listener
 from emp_core.queue.queue import JobQueue
+from emp_core.queue.sending import packed
 from emp_core.testing.link import link_to
 
 
 @asynccontextmanager
-async def listening(url: str, *, reply_s: float = 3.0) -> AsyncIterator[Listener]:
+async def listening(url: str, *, lease_s: float = 15.0, ping_s: float = 1.5) -> AsyncIterator[Listener]:
     """A listener that runs."""
-    listener = Listener(lambda: connect(url), reply_s)
+    listener = Listener(lambda: connect(url, Settings(lease_s=lease_s)), ping_s)
     async with anyio.create_task_group() as group:
         group.start_soon(listener.run)
         yield listener
@@ -55,7 +59,7 @@ async def test_a_channel_is_heard_from_when_the_block_is_entered(queue: JobQueue
 
 
 async def test_channels_that_nobody_listens_to_are_left(queue: JobQueue, namespace: str):
-    async with listening(queue.url, reply_s=0.2) as listener:
+    async with listening(queue.url, ping_s=0.1) as listener:
         await connected(listener, f"{namespace}first")
         for i in range(120):
             async with listener.subscribed(f"{namespace}{i}"):
@@ -91,7 +95,7 @@ async def test_after_a_lost_connection_everybody_is_told_once_it_is_back(queue: 
 async def test_a_connection_that_goes_silent_is_made_anew(queue: JobQueue, namespace: str):
     async with (
         link_to(queue.url) as (link, url),
-        listening(url, reply_s=0.2) as listener,
+        listening(url, lease_s=0.4, ping_s=0.1) as listener,
         listener.subscribed(f"{namespace}x") as heard,
     ):
         assert await heard.next(5) == LOST
@@ -112,10 +116,71 @@ async def test_nobody_waits_for_a_subscription_while_redis_is_away(queue: JobQue
             await connected(listener, f"{namespace}y")
 
 
+async def test_a_question_is_answered_once_the_channel_is_subscribed_to(queue: JobQueue, namespace: str):
+    name, key = f"{namespace}x", f"{namespace}state"
+    await queue.client.set(key, "before", ex=60)
+    async with listening(queue.url) as listener:
+        await connected(listener, f"{namespace}first")
+        async with listener.subscribed(name, "GET", key) as one, listener.subscribed(name, "GET", key) as two:
+            assert await queue.client.publish(name, "after") == 1
+            assert (one.answer, await one.next(5)) == ("before", "after")
+            assert (two.answer, await two.next(5)) == ("before", "after")
+        async with listener.subscribed(name, "GET", f"{namespace}nothing") as heard:
+            assert heard.answer is None
+
+
+async def test_whoever_leaves_while_it_is_asked_takes_nobodys_answer(queue: JobQueue, namespace: str):
+    keys = [f"{namespace}{i}" for i in range(20)]
+    for key in keys:
+        await queue.client.set(key, key, ex=60)
+    answers: dict[str, str | None] = {}
+
+    async def ask(key: str) -> None:
+        async with listener.subscribed(f"{namespace}channel", "GET", key) as heard:
+            answers[key] = heard.answer
+
+    async with listening(queue.url) as listener:
+        await connected(listener, f"{namespace}first")
+        async with anyio.create_task_group() as group:
+            for i, key in enumerate(keys):
+                if i % 2:
+                    group.start_soon(ask, key)
+                else:
+                    leaving = asyncio.create_task(ask(key))
+                    await checkpoint()  # it has asked
+                    leaving.cancel()
+    assert answers == {key: key for key in keys[1::2]}
+
+
+async def test_nobody_waits_for_an_answer_that_does_not_come(queue: JobQueue, namespace: str):
+    async def ask() -> None:
+        async with listener.subscribed(f"{namespace}x", "GET", "x") as heard:
+            assert heard.answer is None
+
+    async with link_to(queue.url) as (link, url), listening(url) as listener:
+        await connected(listener, f"{namespace}first")
+        link.fall_silent()
+        with anyio.fail_after(1):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask)
+                await checkpoint()  # it has asked
+                await link.cut()
+
+
+async def test_what_is_no_text_is_not_heard(queue: JobQueue, namespace: str):
+    name = f"{namespace}x"
+    async with listening(queue.url) as listener, listener.subscribed(name) as heard:
+        assert await heard.next(5) == LOST
+        assert await queue.client.publish(name, b"\xff\xfe") == 1
+        assert await heard.next(5) == LOST  # something was missed
+        assert await queue.client.publish(name, "text") == 1
+        assert await heard.next(5) == "text"
+
+
 async def test_a_refusal_is_told(queue: JobQueue):
     client = connect(queue.url)
-    subscription = await client.subscription(lambda _: None)
-    subscription.send("SUBSCRIBE")
-    with pytest.raises(exceptions.ResponseError, match="wrong number of arguments"):
-        await subscription.ended()
+    async with client.wire(lambda _: None) as wire:
+        wire.send(packed("SUBSCRIBE"))
+        with pytest.raises(exceptions.ResponseError, match="wrong number of arguments"):
+            await wire.ended()
     await client.aclose()
