@@ -228,7 +228,11 @@ class EndpointPool:
             ServiceUnavailable: none that would do takes jobs now; says why of each.
         """
         await self._watch.know_all()  # nobody is chosen whom nobody has ever asked
-        member = self._chosen_by_hand(at) if at is not None else self._choose(kind, avoid, prefer, fit)
+        try:
+            member = self._chosen(at, kind, avoid, prefer, fit)
+        except ServiceUnavailable:
+            await self._watch.ask_again()  # one may be back since it was asked last
+            member = self._chosen(at, kind, avoid, prefer, fit)
         permit = member.breaker.admit()
         if permit is None:
             raise ServiceUnavailable(f"server {member.name} takes no jobs now: {member.trouble}")
@@ -280,6 +284,16 @@ class EndpointPool:
                 if setback.lost:
                     said = f"lost a job, which is begun again elsewhere: {error.message}"
                     self._tell(EndpointEvent("moved", setback.endpoint, said, trouble=True))
+
+    def _chosen(
+        self,
+        at: str | None,
+        kind: str,
+        avoid: Collection[str],
+        prefer: str | None,
+        fit: Callable[[Endpoint], bool] | None,
+    ) -> Member:
+        return self._chosen_by_hand(at) if at is not None else self._choose(kind, avoid, prefer, fit)
 
     def _choose(
         self, kind: str, avoid: Collection[str], prefer: str | None, fit: Callable[[Endpoint], bool] | None

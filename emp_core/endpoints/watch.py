@@ -67,6 +67,11 @@ class Watch:
         if due:
             await self._check_all(due)
 
+    async def ask_again(self) -> None:
+        """Ask those that gave no answer, or a wrong one, and wait for it."""
+        away = (EndpointStatus.OFFLINE, EndpointStatus.ERROR)
+        await self._check_all([one for one in self._members.values() if one.status in away])
+
     def _due(self) -> list[Member]:
         return [one for one in self._members.values() if one.endpoint.enabled and self._due_in_s(one) <= 0]
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+from emp_comfyui.cluster.connector import ComfyUIClusterConnector
 from emp_comfyui.connector import ComfyUIWebSocketConnector
 from emp_comfyui.testing import FakeComfyUI
 
@@ -88,3 +89,20 @@ class TestNewServer(ComfyUIConformance):
 
 class TestOldServer(ComfyUIConformance):
     version = "0.3.12"
+
+
+class TestCluster(ComfyUIConformance):
+    """Two servers of a cluster, one of which is disabled: there is nowhere to move to."""
+
+    connector_class = ComfyUIClusterConnector
+    garbage = ConnectorConformance.garbage[
+        :2
+    ]  # after three failures in a row its only server is left alone for a while
+    version = "0.38.0"
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        alone = dict(super().environ(url))
+        server = {"name": "a", "ip": alone.pop("COMFYUI_HOST"), "port": int(alone.pop("COMFYUI_PORT"))}
+        off = {"name": "b", "ip": "127.0.0.1", "port": 9, "enabled": False}
+        checks = {"EMP_COMFYUI_CHECK_S": "0.1", "EMP_COMFYUI_CHECK_TIMEOUT_S": "0.5"}
+        return {**alone, **checks, "NUKE_COMFYUI_SERVERS": json.dumps([server, off])}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import anyio
 from attrs import evolve
 
 from emp_comfyui.cluster.pool import ComfyUIServerPool
@@ -17,6 +18,8 @@ from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 
 __all__ = ["ComfyUIClusterConnector"]
+
+_HEALTH_S = 5.0
 
 
 class ComfyUIClusterConnector(Connector):
@@ -65,7 +68,9 @@ class ComfyUIClusterConnector(Connector):
         return await self.pool.process(job, context, at=self.payload_of(job).server)
 
     async def check_health(self) -> Health:
-        """Whether any server takes jobs. Asks nobody: that is done all the time."""
+        """Whether any server takes jobs. One that hangs holds nobody up: what is known of it counts."""
+        with anyio.move_on_after(_HEALTH_S):
+            await self.pool.status(fresh=True)
         self.max_concurrent_jobs = self._places()
         return self._health()
 
