@@ -100,6 +100,8 @@ def json_object(value: str) -> dict[str, Any]:
         parsed = json.loads(value)
     except json.JSONDecodeError as error:
         raise ValueError(f"expected a JSON object: {error}") from None
+    except RecursionError:
+        raise ValueError("expected a JSON object, and it is nested too deeply") from None
     if not isinstance(parsed, dict):
         raise ValueError("expected a JSON object")  # noqa: TRY004 - what every parser raises
     return parsed

@@ -143,6 +143,7 @@ def run_azurite(program: Path, *, tls: tuple[Path, Path] | None = None) -> Itera
         tls: a certificate and its key, as PEM files: then it speaks https, and takes tokens of identities, too.
     """
     options = ["--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    options += ["--disableProductStyleUrl"]  # else the account is looked for in the host's name
     if tls is not None:
         options += ["--cert", str(tls[0]), "--key", str(tls[1]), "--oauth", "basic"]
     with _running(["node", "-e", _WITH_OWNER, str(program), *options], "successfully listens on ") as url:
