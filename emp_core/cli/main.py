@@ -26,6 +26,7 @@ COMMANDS = {
     "jobs": "Look at jobs, wait for them, cancel and retry them.",
     "artifacts": "List what jobs have put out, fetch it, and delete it.",
     "workers": "List the workers that are alive.",
+    "machines": "List the machines that speak.",
     "plugins": "List the installed plugins.",
     "services": "Show the service mapping that holds here.",
     "doctor": "Check the installation, and say what to do.",

@@ -23,6 +23,7 @@ FIXED_KEYS = {
     "idle": "workers:idle",
     "woken": "workers:woken",
     "keeper": "keeper",
+    "machines": "machines",
 }
 """What the scripts call a key → its name."""
 
@@ -60,6 +61,10 @@ class Keys:
     def worker(self, worker_id: str, part: str) -> str:
         """One of a worker's keys: ``heartbeat``, ``capabilities``, ``lanes``, ``claim``, ``inbox``."""
         return f"{self.namespace}worker:{worker_id}:{part}"
+
+    def machine(self, machine_id: str, part: str) -> str:
+        """One of a machine's keys: ``status``."""
+        return f"{self.namespace}machine:{machine_id}:{part}"
 
     def lane_workers(self, lane: str) -> str:
         """The workers that serve a lane."""

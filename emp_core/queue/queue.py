@@ -25,6 +25,7 @@ from emp_core.queue.following import Follower
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
 from emp_core.queue.listing import listed
+from emp_core.queue.machines import MachineView, read_machines
 from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
 from emp_core.queue.workers import WorkerView, read_workers
@@ -204,6 +205,10 @@ class JobQueue:
         """The live workers and what they offer."""
 
         return await self._calls.repeated(lambda: read_workers(self._calls.client, self.keys))
+
+    async def machines(self) -> list[MachineView]:
+        """The machines that speak, and what they say of themselves."""
+        return await self._calls.repeated(lambda: read_machines(self._calls.client, self.keys))
 
     async def explain(self, job_id: str) -> Explanation:
         """Why the job is where it is, and what each live worker says to it.

@@ -14,6 +14,7 @@ from emp_core.jobs.states import JobState
 from emp_core.queue.attempts import AttemptRecord
 from emp_core.queue.events import JobEvent
 from emp_core.queue.explain import Explanation
+from emp_core.queue.machines import MachineView
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import WorkerView
 
@@ -94,6 +95,11 @@ class SyncJobQueue:
         """The live workers and what they offer."""
         workers: list[WorkerView] = self._call(self._queue.workers)
         return workers
+
+    def machines(self) -> list[MachineView]:
+        """The machines that speak, and what they say of themselves."""
+        machines: list[MachineView] = self._call(self._queue.machines)
+        return machines
 
     def explain(self, job_id: str) -> Explanation:
         """Why the job is where it is."""

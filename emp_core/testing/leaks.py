@@ -242,6 +242,7 @@ OWNERS: tuple[tuple[str, Callable[..., Iterator[str]]], ...] = (
     (r"workers:(idle|woken)", _of_workers),
     (r"(?s:worker:.*:(?:heartbeat|capabilities|lanes|claim|inbox))", _expires),
     (r"keeper", _expires),
+    (r"machines|machine:.*:status", _expires),
 )
 """Patterns of keys → what is wrong with such a key when it has no expiry; nothing when its owner is there."""
 

@@ -126,6 +126,7 @@ def patterns() -> Iterator[str]:
     yield from (names.parked("{customer}"), names.events_channel("{job_id}"), names.done_channel("{job_id}"))
     for part in ("heartbeat", "capabilities", "lanes", "claim", "inbox"):
         yield names.worker("{worker}", part)
+    yield names.machine("{machine_id}", "status")
 
 
 def test_every_field_of_the_service_mapping_is_on_the_page() -> None:
