@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve
 
 from emp_core.config import Settings
-from emp_core.worker.gpus import gpus
+from emp_core.worker.gpus import inventory
 from emp_machine.plan.model import GpuPlan
 from emp_machine.settings import MachineSettings
 
@@ -14,9 +14,10 @@ __all__ = ["found_gpus", "usable_gpus"]
 _MASK = "CUDA_VISIBLE_DEVICES"
 
 
-def found_gpus() -> tuple[GpuPlan, ...]:
-    """The GPUs that NVIDIA's driver tells of; none without one."""
-    return tuple(GpuPlan(gpu.index, gpu.model, gpu.memory_mb) for gpu in gpus())
+def found_gpus() -> tuple[tuple[GpuPlan, ...], tuple[str, ...]]:
+    """The GPUs that NVIDIA's driver tells of, none without one; and what does not work, a sentence each."""
+    found = inventory()
+    return tuple(GpuPlan(gpu.index, gpu.model, gpu.memory_mb) for gpu in found.gpus), found.trouble
 
 
 def usable_gpus(
@@ -24,19 +25,22 @@ def usable_gpus(
     machine: MachineSettings,
     environ: Mapping[str, str],
     found: Sequence[GpuPlan],
+    trouble: Sequence[str],
     problems: list[str],
     notes: list[str],
 ) -> tuple[GpuPlan, ...]:
     """The GPUs that the machine's services may have: ``NUM_GPUS`` of them, or the one of ``GPU_ID``.
 
     Args:
-        found: what the driver told of. Where it told of none, ``NUM_GPUS`` is believed.
+        found: what the driver told of. Where there is none, ``NUM_GPUS`` is believed.
+        trouble: what is wrong with the driver.
     """
     if machine.gpu_mode == "mock":
         count = 1 if settings.num_gpus is None else settings.num_gpus
         there: Sequence[GpuPlan] = [GpuPlan(index, model="mock", mock=True) for index in range(count)]
     else:
-        there = _real(settings, _unmasked(environ, found, problems), problems, notes)
+        notes += trouble
+        there = _real(settings, _unmasked(environ, found, problems), trouble, problems, notes)
     if settings.gpu_id is None:
         return tuple(there)
     own = tuple(gpu for gpu in there if gpu.index == settings.gpu_id)
@@ -46,9 +50,14 @@ def usable_gpus(
     return own
 
 
-def _real(settings: Settings, found: Sequence[GpuPlan], problems: list[str], notes: list[str]) -> Sequence[GpuPlan]:
+def _real(
+    settings: Settings, found: Sequence[GpuPlan], trouble: Sequence[str], problems: list[str], notes: list[str]
+) -> Sequence[GpuPlan]:
     wanted, own = settings.num_gpus, settings.gpu_id
     if wanted is None or wanted == len(found):
+        return found
+    if not found and trouble:
+        problems += (f"NUM_GPUS={wanted}: {one}" for one in trouble)
         return found
     if not found:
         notes.append(f"NUM_GPUS={wanted} is believed: no driver here tells of a GPU")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from emp_core.config import one_of, setting, text, whole
+from emp_core.config import Settings, one_of, setting, text, whole
 
-__all__ = ["MachineSettings"]
+__all__ = ["MachineSettings", "root_of"]
 
 
 def _folder(value: str) -> Path:
@@ -43,3 +43,8 @@ class MachineSettings:
         help="Port of the machine's own Redis, which it gets where `HUB_REDIS_URL` is not set; the next free one when it is "
         "taken.",
     )
+
+
+def root_of(settings: Settings, machine: MachineSettings) -> Path:
+    """The folder of everything that the machine layer installs, writes and logs."""
+    return (machine.root or settings.data_dir / "machine").absolute()

@@ -15,12 +15,14 @@ __all__ = ["RedisDaemonInstaller"]
 
 _SETTINGS = """\
 # Written by emp-machine. Everything is on disk before a second has passed, and memory that is full is an error: a queue
-# must not lose what it has taken.
+# must not lose what it has taken. A title of its own would be written over the variables that it was started with, and by
+# them its process is known again.
 appendonly yes
 appendfsync everysec
 maxmemory-policy noeviction
 protected-mode yes
 daemonize no
+set-proc-title no
 """
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from emp_core.config import Settings, environment
-from emp_core.plugins.loaded import Plugins
+from emp_core.config import Settings, environment, load_settings
 from emp_core.plugins.manager import load_plugins
 from emp_core.services.load import load_mapping
 from emp_machine.envfile import DEFAULT, read_env_file
@@ -14,6 +13,8 @@ from emp_machine.gpus import found_gpus
 from emp_machine.plan.aliases import with_aliases
 from emp_machine.plan.model import MachinePlan
 from emp_machine.plan.planning import plan_machine
+from emp_machine.plan.strangers import strangers
+from emp_machine.settings import MachineSettings, root_of
 
 __all__ = ["Surroundings", "look_around", "plan_here"]
 
@@ -43,9 +44,7 @@ def look_around(env_file: Path | None = None) -> Surroundings:
     return Surroundings({**given, **own}, frozenset(given))
 
 
-def plan_here(
-    env_file: Path | None = None, *, taken: Mapping[int, str] | None = None, plugins: Plugins | None = None
-) -> MachinePlan:
+def plan_here(env_file: Path | None = None, *, taken: Mapping[int, str] | None = None) -> MachinePlan:
     """The plan of this machine.
 
     Args:
@@ -57,11 +56,19 @@ def plan_here(
     """
     around = look_around(env_file)
     environ, _ = with_aliases(around.environ)
-    plugins = load_plugins() if plugins is None else plugins
+    plugins = load_plugins()
+    settings, machine = Settings.from_env(environ), load_settings(MachineSettings, environ)
     asked = _Asked(environ)
-    mapping = load_mapping(Settings.from_env(environ), plugins, asked)
+    mapping = load_mapping(settings, plugins, asked)
+    gpus, trouble = ((), ()) if machine.gpu_mode == "mock" else found_gpus()
     return plan_machine(
-        mapping, plugins, around.environ, found_gpus(), taken=taken or {}, handed_on={*around.from_file, *asked.names}
+        mapping,
+        plugins,
+        around.environ,
+        gpus,
+        gpu_trouble=trouble,
+        taken=strangers(root_of(settings, machine)) if taken is None else taken,
+        handed_on={*around.from_file, *asked.names},
     )
 
 

@@ -100,7 +100,7 @@ def _too_few(wish: Wish, gpus: Sequence[int], room: int) -> str:
     services = ", ".join(f"{name} on {entry.service_instances_per_gpu} per GPU" for name, entry in wish.on_gpus.items())
     wanted = f"{wish.count} workers" if wish.count else "a worker"
     if not gpus:
-        return f"WORKERS asks for {wanted} of {wish.worker_type!r}, which needs a GPU, and this machine has none"
+        return f"WORKERS asks for {wanted} of {wish.worker_type!r}, which needs a GPU, and none is found here (NUM_GPUS, GPU_MODE)"
     return (
         f"WORKERS asks for {wanted} of {wish.worker_type!r}, and {len(gpus)} GPUs have room for {room} "
         f"({services}); ask for fewer, or for all with {wish.worker_type}:auto"

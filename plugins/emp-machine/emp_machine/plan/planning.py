@@ -20,7 +20,7 @@ from emp_machine.plan.secrets import secret_names
 from emp_machine.plan.services import PlannedService, ServicePlanner
 from emp_machine.plan.wishes import wishes
 from emp_machine.plan.workers import WorkerPlanner, declared_variables, handed_to_workers
-from emp_machine.settings import MachineSettings
+from emp_machine.settings import MachineSettings, root_of
 
 __all__ = ["plan_machine"]
 
@@ -37,6 +37,7 @@ def plan_machine(
     environ: Mapping[str, str],
     gpus: Sequence[GpuPlan],
     *,
+    gpu_trouble: Sequence[str] = (),
     taken: Mapping[int, str] = _NOTHING,
     handed_on: Collection[str] = (),
 ) -> MachinePlan:
@@ -46,6 +47,7 @@ def plan_machine(
         mapping: the services, and the worker types that serve them.
         environ: the settings: ``WORKERS``, ``NUM_GPUS``, ``HUB_REDIS_URL`` and all the others.
         gpus: those that were found, by index.
+        gpu_trouble: what is wrong with their driver, a sentence each.
         taken: ports that others than this machine's own processes listen on, and who they are.
         handed_on: variables of ``environ`` that workers get besides the settings of the core and of plugins.
 
@@ -57,10 +59,10 @@ def plan_machine(
     notes = list(notes_on_aliases)
     settings = _read(Settings, environ, problems)
     machine = _read(MachineSettings, environ, problems)
-    root = (machine.root or settings.data_dir / "machine").absolute()
+    root = root_of(settings, machine)
 
     wished = wishes(settings.workers, mapping, plugins, environ, problems)
-    usable = usable_gpus(settings, machine, environ, gpus, problems, notes)
+    usable = usable_gpus(settings, machine, environ, gpus, gpu_trouble, problems, notes)
     indexes = [gpu.index for gpu in usable]
     placed = [worker for wish in wished for worker in place(wish, indexes, problems, notes)]
     entries = {name: entry for wish in wished for name, entry in wish.services.items()}
@@ -91,6 +93,8 @@ def plan_machine(
     if not placed and not problems:
         problems.append("no worker is left to run")
     if problems:
+        if not usable and any(wish.on_gpus for wish in wished):
+            problems += gpu_trouble
         raise ConfigError(
             f"this machine cannot run WORKERS={','.join(settings.workers)}", problems=tuple(dict.fromkeys(problems))
         )

@@ -155,6 +155,7 @@ class MakePlan(Protocol):
         environ: Mapping[str, str],
         *,
         gpus: int = 2,
+        gpu_trouble: Sequence[str] = (),
         taken: Mapping[int, str] | None = None,
         more: Mapping[str, Mapping[str, Any]] | None = None,
         handed_on: Sequence[str] = (),
@@ -175,6 +176,7 @@ def make_plan(plugins: Plugins, root: Path) -> MakePlan:
         environ: Mapping[str, str],
         *,
         gpus: int = 2,
+        gpu_trouble: Sequence[str] = (),
         taken: Mapping[int, str] | None = None,
         more: Mapping[str, Mapping[str, Any]] | None = None,
         handed_on: Sequence[str] = (),
@@ -183,7 +185,9 @@ def make_plan(plugins: Plugins, root: Path) -> MakePlan:
         document = {section: {**MAPPING.get(section, {}), **(more or {}).get(section, {})} for section in MAPPING}
         mapping = read_mapping(json.dumps(document), plugins, told, source="tests")
         found = [GpuPlan(index, "NVIDIA RTX 4090", 24_564) for index in range(gpus)]
-        return plan_machine(mapping, plugins, told, found, taken=taken or {}, handed_on=handed_on)
+        return plan_machine(
+            mapping, plugins, told, found, gpu_trouble=gpu_trouble, taken=taken or {}, handed_on=handed_on
+        )
 
     return make
 

@@ -67,3 +67,12 @@ def test_a_container_that_was_given_one_gpu_of_several_uses_it_under_its_number(
     assert (instance.environ["CUDA_VISIBLE_DEVICES"], instance.environ["GPU_INDEX"]) == ("0", "1")
     assert worker.environ["GPU_ID"] == "1"
     assert any("the only GPU that is to be seen here" in note for note in made.notes)
+
+
+def test_a_driver_in_trouble_is_the_reason_where_a_gpu_is_needed_and_a_note_where_none_is(make_plan: MakePlan) -> None:
+    trouble = ["the GPU driver is installed and not loaded"]
+    for environ in ({"WORKERS": "comfyui"}, {"WORKERS": "openai", "NUM_GPUS": "2"}):
+        with pytest.raises(ConfigError, match="not loaded"):
+            make_plan(environ, gpus=0, gpu_trouble=trouble)
+    assert make_plan(HUB, gpus=0, gpu_trouble=trouble).notes == tuple(trouble)
+    assert make_plan({**HUB, "GPU_MODE": "mock"}, gpus=0, gpu_trouble=trouble).notes == ()

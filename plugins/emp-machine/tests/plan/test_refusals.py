@@ -35,7 +35,7 @@ def test_more_workers_than_the_gpus_have_room_for_are_refused(make_plan: MakePla
 @pytest.mark.parametrize("workers", ["comfyui", "comfyui:1"])
 def test_a_service_that_is_bound_to_gpus_is_refused_without_one(make_plan: MakePlan, workers: str) -> None:
     (problem,) = refused(make_plan, {"WORKERS": workers}, gpus=0)
-    assert "needs a GPU, and this machine has none" in problem
+    assert "needs a GPU, and none is found here" in problem
 
 
 def test_a_plan_of_nothing_is_refused(make_plan: MakePlan) -> None:
