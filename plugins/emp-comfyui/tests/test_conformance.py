@@ -10,6 +10,7 @@ from emp_comfyui.cluster.connector import ComfyUIClusterConnector
 from emp_comfyui.connector import ComfyUIWebSocketConnector
 from emp_comfyui.testing import FakeComfyUI
 
+from emp_core.connectors.base import Connector
 from emp_core.testing.conformance.connector import ConnectorConformance
 from emp_core.testing.conformance.rig import Rig, RunningJob
 from emp_core.testing.fake_service import ServiceDriver
@@ -56,7 +57,7 @@ def workflow(color: int) -> dict[str, Any]:
 
 
 class ComfyUIConformance(ConnectorConformance):
-    connector_class = ComfyUIWebSocketConnector
+    connector_class: ClassVar[type[Connector]] = ComfyUIWebSocketConnector
     payloads = (workflow(0x00FF00), {"prompt": workflow(0x0000FF)})
     bad_payloads = (
         {"prompt": workflow(1), "temp_outputs": "yes"},
@@ -69,7 +70,8 @@ class ComfyUIConformance(ConnectorConformance):
     def environ(self, url: str) -> Mapping[str, str]:
         parts = urlsplit(url)
         login = {"EMP_COMFYUI_TOKEN": self.secrets[0], "EMP_COMFYUI_HEADERS": json.dumps({"X-Key": self.secrets[1]})}
-        patience = {"EMP_COMFYUI_POLL_S": "0.05", "EMP_COMFYUI_GONE_S": "0.2", "EMP_COMFYUI_STALL_S": "0.4"}
+        waits = {"POLL": "0.05", "GONE": "0.2", "STALL": "0.4", "CANCEL": "2"}
+        patience = {f"EMP_COMFYUI_{name}_S": seconds for name, seconds in waits.items()}
         return {**patience, **login, "COMFYUI_HOST": parts.hostname or "", "COMFYUI_PORT": str(parts.port)}
 
     async def fingerprint(self, rig: Rig, job: RunningJob) -> Any:
