@@ -1,13 +1,17 @@
 """What a connector may do with the world: where a job runs, what it has stored, and trouble that it survives."""
 
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from emp_core.connectors.context import JobContext, Preview
+from emp_core.errors import StorageUnavailable
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
+from emp_core.storage.interface import ArtifactStore, StoredObject
 from emp_core.storage.local import LocalStore
 
 
@@ -32,10 +36,10 @@ def sink() -> Sink:
     return Sink()
 
 
-def context(folder: Path, sink: Sink, *, earlier: str | None = None) -> JobContext:
+def context(folder: Path, sink: Sink, *, earlier: str | None = None, store: ArtifactStore | None = None) -> JobContext:
     job = Job("j", "echo", "echo", JobState.ACTIVE, attempt=1, service_job_id=earlier, requirement=Requirement("echo"))
     return JobContext(
-        job, store=LocalStore(folder), report=sink.report, save_checkpoint=sink.checkpoint, warn=sink.warn
+        job, store=store or LocalStore(folder), report=sink.report, save_checkpoint=sink.checkpoint, warn=sink.warn
     )
 
 
@@ -84,3 +88,66 @@ async def test_trouble_is_told(tmp_path: Path, sink: Sink, caplog: pytest.LogCap
     await context(tmp_path, sink).warn("gpu1 went away; begun again at gpu2")
     assert sink.warnings == ["gpu1 went away; begun again at gpu2"]
     assert "gpu1 went away" in caplog.text
+
+
+class Watched(LocalStore):
+    """Tells whether a file was there when the store confirmed it, and fails when told to."""
+
+    def __init__(self, root: Path, file: Path, *, fails: bool = False) -> None:
+        super().__init__(root)
+        self.file, self.fails = file, fails
+        self.was_there: bool | None = None
+
+    async def put(self, key: str, data: Any, **how: Any) -> StoredObject:
+        stored = await super().put(key, data, **how)
+        self.was_there = self.file.exists()
+        if self.fails:
+            raise StorageUnavailable("the last word of the upload was lost")
+        return stored
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    path.write_bytes(b"cat" * 1_000_000)
+    return path
+
+
+async def test_a_file_is_removed_when_the_store_has_confirmed_it(tmp_path: Path, sink: Sink, file: Path) -> None:
+    store = Watched(tmp_path / "store", file)
+    artifact = await context(tmp_path, sink, store=store).save_file(file, "image/png", remove=True)
+    assert (artifact.name, artifact.size_bytes) == ("cat.png", 3_000_000)
+    assert store.was_there
+    assert not file.exists()
+    assert (tmp_path / "store" / "j" / "1-0-cat.png").read_bytes() == b"cat" * 1_000_000
+
+
+async def test_a_file_stays_when_the_upload_is_not_confirmed(tmp_path: Path, sink: Sink, file: Path) -> None:
+    job = context(tmp_path, sink, store=Watched(tmp_path / "store", file, fails=True))
+    with pytest.raises(StorageUnavailable):
+        await job.save_file(file, "image/png", remove=True)
+    assert file.exists()
+
+
+async def test_a_file_stays_when_nobody_asks_for_its_removal(tmp_path: Path, sink: Sink, file: Path) -> None:
+    artifact = await context(tmp_path / "store", sink).save_file(file, "image/png", name="deep/hero.png")
+    assert (artifact.name, file.exists()) == ("hero.png", True)
+
+
+async def test_a_file_that_cannot_be_removed_is_trouble_for_the_log_alone(
+    tmp_path: Path, sink: Sink, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(anyio.Path, "unlink", refused)
+    assert (await context(tmp_path / "store", sink).save_file(file, "image/png", remove=True)).size_bytes == 3_000_000
+    assert "cannot be removed" in caplog.text
+
+
+async def test_outputs_that_are_stored_side_by_side_have_names_of_their_own(tmp_path: Path, sink: Sink) -> None:
+    job = context(tmp_path, sink)
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(job.save, b"x", "cat.png", "image/png")
+    assert sorted(path.name for path in (tmp_path / "j").iterdir()) == [f"1-{index}-cat.png" for index in range(5)]
