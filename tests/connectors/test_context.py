@@ -113,12 +113,16 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def is_there(file: Path) -> bool:
+    return file.exists()
+
+
 async def test_a_file_is_removed_when_the_store_has_confirmed_it(tmp_path: Path, sink: Sink, file: Path) -> None:
     store = Watched(tmp_path / "store", file)
     artifact = await context(tmp_path, sink, store=store).save_file(file, "image/png", remove=True)
     assert (artifact.name, artifact.size_bytes) == ("cat.png", 3_000_000)
     assert store.was_there
-    assert not file.exists()
+    assert not is_there(file)
     assert (tmp_path / "store" / "j" / "1-0-cat.png").read_bytes() == b"cat" * 1_000_000
 
 
@@ -126,12 +130,12 @@ async def test_a_file_stays_when_the_upload_is_not_confirmed(tmp_path: Path, sin
     job = context(tmp_path, sink, store=Watched(tmp_path / "store", file, fails=True))
     with pytest.raises(StorageUnavailable):
         await job.save_file(file, "image/png", remove=True)
-    assert file.exists()
+    assert is_there(file)
 
 
 async def test_a_file_stays_when_nobody_asks_for_its_removal(tmp_path: Path, sink: Sink, file: Path) -> None:
     artifact = await context(tmp_path / "store", sink).save_file(file, "image/png", name="deep/hero.png")
-    assert (artifact.name, file.exists()) == ("hero.png", True)
+    assert (artifact.name, is_there(file)) == ("hero.png", True)
 
 
 async def test_a_file_that_cannot_be_removed_is_trouble_for_the_log_alone(
