@@ -27,6 +27,8 @@ Ask = Callable[[str], Awaitable[None]]
 _LOOPBACK = "127.0.0.1"
 _LOOK_EVERY_S = 0.1
 _LINES_TOLD = 20
+_LAST_WORDS_S = 1.0
+_TEXT_BYTES = 2**16
 
 
 def free_port() -> int:
@@ -97,21 +99,27 @@ async def _run(how: Launch, service: str, environ: Mapping[str, str], ask: Ask |
         raise InstallError(
             f"{service} cannot be started: {how.argv[0]}: {error.strerror or error}", hint="install it again"
         ) from error
-    said: deque[str] = deque(maxlen=_LINES_TOLD)
+    output = _Output()
+    failure: InstallError | None = None
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(_listen, process, said)
-            if how.health is not None:
-                await _until_healthy(process, how.health, service, said)
-                if ask is not None:
-                    await ask(f"http://{_LOOPBACK}:{how.health.port}")
+            group.start_soon(output.read, process)
+            try:
+                if how.health is not None:
+                    await _until_healthy(process, how.health, service, output)
+                    if ask is not None:
+                        await ask(f"http://{_LOOPBACK}:{how.health.port}")
+            except InstallError as error:  # not through the group, which would wrap it
+                failure = error
             group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process, how.stop_s)
+    if failure is not None:
+        raise failure
 
 
-async def _until_healthy(process: Process, health: HealthCheck, service: str, said: deque[str]) -> None:
+async def _until_healthy(process: Process, health: HealthCheck, service: str, output: "_Output") -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         with anyio.move_on_after(health.start_s):
             while process.returncode is None:
@@ -119,20 +127,37 @@ async def _until_healthy(process: Process, health: HealthCheck, service: str, sa
                     return
                 await anyio.sleep(_LOOK_EVERY_S)
     ended = process.returncode
+    if ended is not None:
+        with anyio.move_on_after(_LAST_WORDS_S):
+            await output.ended.wait()
     what = f"ended with {ended}" if ended is not None else f"did not answer within {health.start_s:g} s"
+    said = list(output.lines)
     raise InstallError(
         f"{service} {what}" + (f": {said[-1]}" if said else ""),
         hint="its output says more",
-        details={"output": list(said), "url": health.url or f"port {health.port}"},
+        details={"output": said, "url": health.url or f"port {health.port}"},
     )
 
 
-async def _listen(process: Process, said: deque[str]) -> None:
-    if process.stdout is not None:
+class _Output:
+    """The last lines that a process says."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=_LINES_TOLD)
+        self.ended = anyio.Event()
+
+    async def read(self, process: Process) -> None:
+        """Read until it is silent for good."""
         rest = b""
-        async for block in process.stdout:
-            *lines, rest = (rest + block)[-65536:].split(b"\n")
-            said.extend(hide_secrets(line.decode(errors="replace").strip()) for line in lines if line.strip())
+        if process.stdout is not None:
+            async for block in process.stdout:
+                *lines, rest = (rest + block)[-_TEXT_BYTES:].split(b"\n")
+                self._take(*lines)
+        self._take(rest)
+        self.ended.set()
+
+    def _take(self, *lines: bytes) -> None:
+        self.lines.extend(hide_secrets(line.decode(errors="replace").strip()) for line in lines if line.strip())
 
 
 async def _end(process: Process, patience_s: float) -> None:

@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 
-import anyio
+import anyio.to_thread
 
-from emp_core.config import environment
 from emp_core.errors import InstallError
 from emp_core.services.installer import Step, StepContext, shell_line
 from emp_machine.steps.records import read_record, write_record
@@ -115,8 +115,7 @@ class PipInstall(Step):
         """
         if self._packages or (self._requirements is not None and self._requirements.is_file()):
             await context.run(self._argv(), environ=self._environ)
-            for package in await self._installed():
-                name, _, version = package.partition("==")
+            for name, version in await anyio.to_thread.run_sync(self._installed):
                 context.fetched(f"pip {name}", version)
         write_record(self._record, {"asked": self._asked()})
 
@@ -126,7 +125,7 @@ class PipInstall(Step):
         asked = json.dumps([text, self._packages, self._options])
         return hashlib.sha256(asked.encode()).hexdigest()
 
-    async def _installed(self) -> list[str]:
-        argv = [str(self._venv.python), "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
-        done = await anyio.run_process(argv, check=False, env=environment())
-        return [line for line in done.stdout.decode(errors="replace").splitlines() if "==" in line]
+    def _installed(self) -> list[tuple[str, str]]:
+        """Every package of the environment, with its version."""
+        folders = [str(folder) for folder in self._venv.folder.glob("lib/python*/site-packages")]
+        return sorted({(found.name, found.version) for found in distributions(path=folders)})

@@ -1,0 +1,1 @@
+"""What tests of installers need: repositories, a file server and packages of this machine."""
