@@ -94,6 +94,32 @@ async def test_a_job_tells_that_it_went_on_at_another_server(
     assert str(warned.data["message"]).startswith("server a was lost: begun again on b (")
 
 
+async def test_a_job_tells_that_its_server_does_not_answer_while_it_is_waited_for(
+    queue: JobQueue, start_worker: WorkerStarter, tmp_path: Path
+) -> None:
+    async with fakes("a", "b") as servers:
+        hold = servers["a"].hold("ProbeSlow", at_step=3)
+        patience = {"EMP_COMFYUI_STALL_S": "3", "EMP_COMFYUI_CHECK_TIMEOUT_S": "0.2"}
+        await start_worker(cluster_of({**servers.environ(tmp_path), **patience}))
+        jobs = [await queue.submit(JobSpec("comfyui", payload=slow_image(4, seed=seed))) for seed in range(2)]
+        await hold.reached()
+        servers["a"].faults = Faults(http=[HttpFault("*", "hang", times=None)], silent_sockets=True)
+        warned: dict[str, list[str]] = {}
+        with anyio.fail_after(20):
+            while not any(warned.values()):  # noqa: ASYNC110 - read as a person does who looks again
+                await anyio.sleep(0.05)
+                for job in jobs:
+                    events = await queue.history(job.id)
+                    warned[job.id] = [str(event.data["message"]) for event in events if event.name == "warned"]
+        servers["a"].faults = Faults()
+        hold.release()
+        done = [await finished(queue, job) for job in jobs]
+    assert {job.result["data"]["server"]: warned[job.id] for job in done if job.result} == {
+        "a": ["server a is offline: it did not answer within 0.2 s"],
+        "b": [],
+    }
+
+
 async def test_outputs_that_were_stored_keep_a_job_from_moving(
     queue: JobQueue, start_worker: WorkerStarter, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """`ComfyUIClusterConnector`: jobs of a queue on several ComfyUI servers, by one worker."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from emp_comfyui.needs import SERVERS
 from emp_comfyui.workflow import Workflow
 from emp_core.connectors.base import Connector, Health, ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext
+from emp_core.endpoints.member import EndpointEvent
 from emp_core.errors import ServiceUnavailable
 from emp_core.jobs.matching import ModelOffer
 from emp_core.jobs.model import Job, JobSpec
@@ -20,6 +22,9 @@ from emp_core.jobs.outcomes import JobResult
 __all__ = ["ComfyUIClusterConnector"]
 
 _HEALTH_S = 5.0
+_EVENTS_WAITING = 100
+_TOLD = ("offline", "error")
+"""What the jobs of a server are told that happened to it."""
 
 
 class ComfyUIClusterConnector(Connector):
@@ -35,7 +40,10 @@ class ComfyUIClusterConnector(Connector):
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
-        self.pool = ComfyUIServerPool.from_env(config.environ)
+        self._trouble: deque[EndpointEvent] = deque(maxlen=_EVENTS_WAITING)
+        self._heard = anyio.Event()
+        self._at_work: set[JobContext] = set()
+        self.pool = ComfyUIServerPool.from_env(config.environ, on_event=self._hear)
         self.max_concurrent_jobs = self._places()
 
     @classmethod
@@ -56,8 +64,10 @@ class ComfyUIClusterConnector(Connector):
         self.max_concurrent_jobs = self._places()
 
     async def watch(self) -> None:
-        """Keep asking the servers how they are, and take up changes."""
-        await self.pool.watch()
+        """Keep asking the servers how they are, and take up changes. Jobs are told of trouble with their servers."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.pool.watch)
+            group.start_soon(self._tell_jobs)
 
     async def disconnect(self) -> None:
         """Close all connections."""
@@ -65,7 +75,11 @@ class ComfyUIClusterConnector(Connector):
 
     async def process_job(self, job: Job, context: JobContext) -> JobResult:
         """Run a workflow on one of the servers, and store its outputs; see `ClusterRun`."""
-        return await self.pool.process(job, context, at=self.payload_of(job).server)
+        self._at_work.add(context)
+        try:
+            return await self.pool.process(job, context, at=self.payload_of(job).server)
+        finally:
+            self._at_work.discard(context)
 
     async def check_health(self) -> Health:
         """Whether any server takes jobs. One that hangs holds nobody up: what is known of it counts."""
@@ -87,6 +101,20 @@ class ComfyUIClusterConnector(Connector):
             },
             details={"servers": {name: dict(info.details) for name, info in infos.items()}},
         )
+
+    def _hear(self, event: EndpointEvent) -> None:
+        if event.kind in _TOLD:
+            self._trouble.append(event)
+            self._heard.set()
+
+    async def _tell_jobs(self) -> None:
+        while True:
+            await self._heard.wait()
+            self._heard = anyio.Event()
+            while self._trouble:
+                event = self._trouble.popleft()
+                for context in [one for one in self._at_work if one.endpoint == event.endpoint]:
+                    await context.warn(f"server {event.endpoint} {event.message}")
 
     def _places(self) -> int:
         able = sum(server.slots for server in self.pool.able())
