@@ -36,6 +36,12 @@ class MachineSettings:
         parse=one_of("auto", "mock"),
         help="`mock`: pretend as many GPUs as `NUM_GPUS` says, one when it is not set, and ask no driver.",
     )
+    process_manager: str = setting(
+        "EMP_PROCESS_MANAGER",
+        default="auto",
+        parse=one_of("auto", "pm2", "supervisor"),
+        help="What keeps the processes of a machine; `auto`: what kept them last, else PM2 where it is installed, else supervisor.",
+    )
     redis_port: int = setting(
         "EMP_MACHINE_REDIS_PORT",
         default=6379,

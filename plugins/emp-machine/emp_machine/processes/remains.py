@@ -6,25 +6,23 @@ strangers without a process id that may be somebody else's by now.
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import psutil
 from attrs import evolve, frozen
 
 from emp_machine.plan.model import Process
 
-__all__ = ["MARK", "Remains", "end_remains", "find_remains", "marked", "owner_of"]
+__all__ = ["MARK", "Remains", "end_remains", "find_remains", "marked"]
 
 MARK = "EMP_MACHINE_PROCESS"
 """The variable that marks a process: ``name@root``."""
 
 _LOOK_EVERY_S = 0.05
-_PS = "/bin/ps"
 
 
 @frozen
@@ -72,38 +70,15 @@ async def end_remains(root: Path, *, names: frozenset[str] | None = None, patien
     return found
 
 
-def owner_of(pid: int, root: Path) -> str | None:
-    """The name of the machine layer's process that ``pid`` is, or is a child of; None: it is a stranger."""
-    return next((name for found, name in _marks(root) if found == pid), None)
-
-
 def _find(root: Path) -> list[Remains]:
     us = os.getpid()
     return [Remains(pid, name) for pid, name in _marks(root) if pid != us]
 
 
 def _marks(root: Path) -> Iterator[tuple[int, str]]:
-    beginning, end = f"{MARK}=", f"@{root}"
-    for pid, variables in _environments() if sys.platform == "linux" else _environments_by_ps():
-        for variable in variables:
-            if variable.startswith(beginning) and variable.endswith(end):
-                yield pid, variable[len(beginning) : -len(end)]
-
-
-def _environments() -> Iterator[tuple[int, list[str]]]:
-    for entry in os.scandir("/proc"):
-        if entry.name.isdecimal():
-            with suppress(OSError):  # it has ended, or is somebody else's
-                text = Path(entry.path, "environ").read_bytes()
-                yield int(entry.name), os.fsdecode(text).split("\0")
-
-
-def _environments_by_ps() -> Iterator[tuple[int, list[str]]]:
-    """Elsewhere ps shows them, with blanks between the variables: a root with a blank in it is not found."""
-    shown = subprocess.run(  # noqa: S603 - a fixed command
-        [_PS, "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=False
-    )
-    for line in shown.stdout.splitlines():
-        pid, _, rest = line.strip().partition(" ")
-        if pid.isdecimal():
-            yield int(pid), rest.split(" ")
+    end = f"@{root}"
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has ended, or is somebody else's
+            mark = process.environ().get(MARK, "")
+            if mark.endswith(end):
+                yield process.pid, mark.removesuffix(end)

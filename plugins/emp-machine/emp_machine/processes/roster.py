@@ -10,6 +10,7 @@ import cattrs
 from attrs import frozen
 
 from emp_core.errors import ConfigError
+from emp_core.services.launch import HealthCheck
 from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process, ProcessKind
 from emp_machine.processes.folder import private, run_folder, write_private
@@ -24,6 +25,7 @@ class Known:
     """A process that a manager knows, without its variables.
 
     Attributes:
+        health: how to find out whether it works; None: that it lives is enough.
         fingerprint: of all that the process is started with: another one is another process.
     """
 
@@ -37,6 +39,7 @@ class Known:
     gpu: int | None = None
     endpoint: str | None = None
     needs: tuple[str, ...] = ()
+    health: HealthCheck | None = None
 
 
 @frozen
@@ -84,6 +87,7 @@ def known(process: Process) -> Known:
         gpu=process.gpu,
         endpoint=process.endpoint,
         needs=process.needs,
+        health=process.health,
     )
 
 

@@ -1,24 +1,23 @@
 """Looking after the processes of a plan: services before their workers, unwell ones restarted, hopeless ones given up."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
-import httpx
 from anyio.abc import TaskGroup
 
 from emp_core.log.logger import get_logger
-from emp_core.services.launch import HealthCheck
 from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process
-from emp_machine.probe import is_healthy
 from emp_machine.processes.care import Care, Deed, Patience, Standing, Verdict
 from emp_machine.processes.interface import ProcessManager
+from emp_machine.processes.probing import Probe
 
-__all__ = ["Watcher", "host_of"]
+__all__ = ["Watcher"]
 
 log = get_logger("emp.machine")
 
+_LOOKED_AT = (Standing.STARTING, Standing.WELL, Standing.UNWELL)
 _EAGER_S = 0.5
 """How often to look at one that is not well yet: it may be any moment now."""
 
@@ -28,6 +27,7 @@ class Watcher:
 
     Args:
         processes: in the order of their start: each stands after all that it needs.
+        probes: how to find out whether a process works, by name; without one, that it lives is enough.
         patience: how long one that fails is tried again.
         on_change: told whenever a verdict changed; must return at once.
         now: the time, in seconds.
@@ -37,6 +37,7 @@ class Watcher:
         self,
         manager: ProcessManager,
         processes: Sequence[Process],
+        probes: Mapping[str, Probe],
         *,
         patience: Patience | None = None,
         on_change: Callable[[], None] = lambda: None,
@@ -46,6 +47,7 @@ class Watcher:
         self._processes = tuple(processes)
         self._now = now
         self._on_change = on_change
+        self._probes = probes
         self._patience = patience or Patience()
         self._cares = {one.name: self._care(one) for one in self._processes}
         self._busy: set[str] = set()
@@ -53,7 +55,8 @@ class Watcher:
         self._look_now = anyio.Event()
 
     def _care(self, process: Process, before: Verdict | None = None) -> Care:
-        start_s = None if process.health is None else process.health.start_s
+        probe = self._probes.get(process.name)
+        start_s = None if probe is None else probe.start_s
         return Care(self._patience, start_s, Verdict(restarts=before.restarts if before else 0))
 
     @property
@@ -78,10 +81,9 @@ class Watcher:
 
     async def run(self) -> None:
         """Start what does not run, and look after all until cancelled."""
-        async with anyio.create_task_group() as group, httpx.AsyncClient(trust_env=False) as client:
-            for process in self._processes:
-                if process.health is not None:
-                    group.start_soon(self._check, process, process.health, client, group)
+        async with anyio.create_task_group() as group:
+            for name, probe in self._probes.items():
+                group.start_soon(self._check, name, probe, group)
             while True:
                 self._look_now = anyio.Event()
                 await self._look(group)
@@ -140,22 +142,18 @@ class Watcher:
                 return deeper
         return None
 
-    async def _check(self, process: Process, health: HealthCheck, client: httpx.AsyncClient, group: TaskGroup) -> None:
+    async def _check(self, name: str, probe: Probe, group: TaskGroup) -> None:
         while True:
-            care = self._cares[process.name]
-            before = care.verdict
-            if process.name not in self._busy and before.standing in (
-                Standing.STARTING,
-                Standing.WELL,
-                Standing.UNWELL,
-            ):
-                well = await is_healthy(client, health, host_of(process))
-                if process.name not in self._busy:
-                    self._do(care.checked(well, _problem(health), self._now()), process.name, group)
+            before = self._cares[name].verdict
+            if name not in self._busy and before.standing in _LOOKED_AT:
+                well = await probe.ask()
+                care = self._cares[name]
+                if well is not None and name not in self._busy:
+                    self._do(care.checked(well, probe.problem, self._now()), name, group)
                 if care.verdict != before:
                     self._look_now.set()
-            eager = care.verdict.standing is not Standing.WELL
-            await anyio.sleep(min(health.every_s, _EAGER_S) if eager else health.every_s)
+            eager = self._cares[name].verdict.standing is not Standing.WELL
+            await anyio.sleep(min(probe.every_s, _EAGER_S) if eager else probe.every_s)
 
     def _do(self, deed: Deed, name: str, group: TaskGroup) -> None:
         match deed:
@@ -186,15 +184,3 @@ class Watcher:
         if self._told != self.verdicts:
             self._told = self.verdicts
             self._on_change()
-
-
-def host_of(process: Process) -> str:
-    """Where to knock: a process that listens everywhere is asked on this machine."""
-    host = (process.endpoint or "").rpartition("//")[2].rpartition(":")[0].strip("[]")
-    return host if host and host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - not listened on
-
-
-def _problem(health: HealthCheck) -> str:
-    if health.url is None:
-        return f"port {health.port} takes no connections"
-    return f"{health.url} does not answer as it should"

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from emp_machine.plan.model import Process
 from emp_machine.processes.care import Patience, Standing
 from emp_machine.processes.interface import ProcessState
+from emp_machine.processes.probing import health_probes
 from emp_machine.processes.remains import find_remains
 from emp_machine.processes.supervisor import SupervisorManager
 from emp_machine.processes.watching import Watcher
@@ -38,8 +40,8 @@ async def manager(root: Path) -> AsyncIterator[SupervisorManager]:
 @asynccontextmanager
 async def watched(manager: SupervisorManager, *processes: Process) -> AsyncIterator[Watcher]:
     await manager.apply(processes)
-    watcher = Watcher(manager, processes, patience=QUICK)
-    async with anyio.create_task_group() as group:
+    async with httpx.AsyncClient(trust_env=False) as client, anyio.create_task_group() as group:
+        watcher = Watcher(manager, processes, health_probes(processes, client), patience=QUICK)
         group.start_soon(watcher.run)
         yield watcher
         group.cancel_scope.cancel()
