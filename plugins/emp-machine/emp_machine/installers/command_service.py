@@ -28,10 +28,11 @@ class CommandServiceInstaller(Installer):
     - ``install``: commands to run once, each a list of words.
     - ``command``: what starts an instance, a list of words.
     - ``environ``: its variables.
+    - ``worker_environ``: variables that lead a worker to its instance, such as ``NOTES_PORT``.
     - ``health``: the path that answers when it works, such as ``/health``; without one, that its port takes connections.
     - ``start_s``, ``stop_s``: how long it may take to start and to end.
 
-    In ``install``, ``command`` and ``environ`` these stand for what the plan gives: ``{python}`` (the environment's, else the one
+    In ``install``, ``command``, ``environ`` and ``worker_environ`` these stand for what the plan gives: ``{python}`` (the environment's, else the one
     that runs this), ``{folder}``, ``{repo}``, and of an instance ``{host}``, ``{port}``, ``{port2}``, ``{gpu}``, ``{number}``,
     ``{state}`` (a folder of its own), ``{name}``.
     """
@@ -46,6 +47,7 @@ class CommandServiceInstaller(Installer):
         self._install = options.objects("install")
         self._command = options.words("command")
         self._environ = options.variables("environ")
+        self._worker_environ = options.variables("worker_environ")
         self._health = options.text("health")
         self._start_s = options.number("start_s", 120.0)
         self._stop_s = options.number("stop_s", 10.0)
@@ -56,7 +58,7 @@ class CommandServiceInstaller(Installer):
                 options.wrong(f"install[{index}]", "expected a list of words")
         if self._health and not self._health.startswith("/"):
             options.wrong("health", "expected a path that begins with /")
-        for word in (*self._command, *self._environ.values()):
+        for word in (*self._command, *self._environ.values(), *self._worker_environ.values()):
             for name in _PLACE.findall(word):
                 if name not in _KNOWN:
                     options.wrong("command", f"{{{name}}} is not known; known are {', '.join(sorted(_KNOWN))}")
@@ -103,6 +105,7 @@ class CommandServiceInstaller(Installer):
             cwd=self.folder / "repo" if self._repo_url else self.folder,
             environ={name: _filled([value], places)[0] for name, value in self._environ.items()},
             health=health,
+            worker_environ={name: _filled([value], places)[0] for name, value in self._worker_environ.items()},
             stop_s=self._stop_s,
         )
 
