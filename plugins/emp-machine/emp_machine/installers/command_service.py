@@ -4,6 +4,9 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from attrs import frozen
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import InstallError
@@ -25,16 +28,17 @@ class CommandServiceInstaller(Installer):
     - ``repo_url`` and ``branch``: a repository for the folder ``repo`` of the service's folder.
     - ``requirements``: requirements of pip, for a virtual environment of its own in ``venv``.
     - ``files``: a manifest of files to fetch into the folder.
-    - ``install``: commands to run once, each a list of words.
+    - ``install``: commands to run once, each a list of words, or ``{run, makes}``: the words, and the files or folders below the
+      service's folder without which it has to be run again.
     - ``command``: what starts an instance, a list of words.
     - ``environ``: its variables.
     - ``worker_environ``: variables that lead a worker to its instance, such as ``NOTES_PORT``.
     - ``health``: the path that answers when it works, such as ``/health``; without one, that its port takes connections.
     - ``start_s``, ``stop_s``: how long it may take to start and to end.
 
-    In ``install``, ``command``, ``environ`` and ``worker_environ`` these stand for what the plan gives: ``{python}`` (the environment's, else the one
-    that runs this), ``{folder}``, ``{repo}``, and of an instance ``{host}``, ``{port}``, ``{port2}``, ``{gpu}``, ``{number}``,
-    ``{state}`` (a folder of its own), ``{name}``.
+    In ``install``, ``command``, ``environ`` and ``worker_environ`` these stand for what the plan gives: ``{python}`` (the
+    environment's, else the one that runs this), ``{folder}``, ``{repo}``, and of an instance ``{host}``, ``{port}``,
+    ``{port2}``, ``{gpu}``, ``{number}``, ``{state}`` (a folder of its own), ``{name}``.
     """
 
     def __init__(self, config: ServiceConfig, folder: Path) -> None:
@@ -44,7 +48,7 @@ class CommandServiceInstaller(Installer):
         self._branch = options.text("branch", "main")
         self._requirements = options.words("requirements")
         self._files = options.value("files")
-        self._install = options.objects("install")
+        install = options.objects("install")
         self._command = options.words("command")
         self._environ = options.variables("environ")
         self._worker_environ = options.variables("worker_environ")
@@ -53,9 +57,7 @@ class CommandServiceInstaller(Installer):
         self._stop_s = options.number("stop_s", 10.0)
         if not self._command:
             options.wrong("command", "expected a list of words: the program that is the service, and its arguments")
-        for index, one in enumerate(self._install):
-            if not (isinstance(one, list) and one and all(isinstance(word, str) for word in one)):
-                options.wrong(f"install[{index}]", "expected a list of words")
+        self._install = [_Install.read(one, index, options) for index, one in enumerate(install)]
         if self._health and not self._health.startswith("/"):
             options.wrong("health", "expected a path that begins with /")
         for word in (*self._command, *self._environ.values(), *self._worker_environ.values()):
@@ -75,9 +77,9 @@ class CommandServiceInstaller(Installer):
             steps += [venv, PipInstall("install its requirements", venv, packages=self._requirements)]
         if entries := read_manifest(self._files, f"services.{self.config.name}.installer_config.files"):
             steps.append(Downloads("fetch its files", self.folder, entries, environ=self.config.environ))
-        for index, words in enumerate(self._install, 1):
-            argv = _filled(words, self._places())
-            steps.append(Command(f"run command {index}", self.folder, argv))
+        for index, one in enumerate(self._install, 1):
+            argv = _filled(one.run, self._places())
+            steps.append(Command(f"run command {index}", self.folder, argv, makes=one.makes))
         return steps or [Command("make its folder", self.folder, ["true"])]
 
     async def verify(self) -> None:
@@ -112,6 +114,35 @@ class CommandServiceInstaller(Installer):
     def _places(self) -> dict[str, str]:
         python = str(self.folder / "venv" / "bin" / "python") if self._requirements else sys.executable
         return {"python": python, "folder": str(self.folder), "repo": str(self.folder / "repo")}
+
+
+@frozen
+class _Install:
+    """A command that is run once.
+
+    Attributes:
+        makes: paths below the service's folder.
+    """
+
+    run: tuple[str, ...]
+    makes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, given: Any, index: int, options: Options) -> "_Install":
+        """As it stands in the mapping."""
+        one = given if isinstance(given, Mapping) else {"run": given}
+        run, makes = one.get("run"), one.get("makes", [])
+        if not _are_words(run) or not run:
+            options.wrong(f"install[{index}]", "expected a list of words, or an object with the list `run`")
+            return cls(())
+        if not _are_words(makes) or one.keys() - {"run", "makes"}:
+            options.wrong(f"install[{index}]", "expected `run` and `makes`, each a list of texts, and nothing else")
+            return cls(tuple(run))
+        return cls(tuple(run), tuple(makes))
+
+
+def _are_words(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(word, str) for word in given)
 
 
 _KNOWN = frozenset({"python", "folder", "repo", "host", "port", "port2", "port3", "gpu", "number", "state", "name"})

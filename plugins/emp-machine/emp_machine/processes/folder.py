@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emp_machine.errors import MachineError
+from emp_machine.plan.model import Process
 
-__all__ = ["private", "run_folder", "sockets_folder", "surroundings", "write_private"]
+__all__ = ["make_folders", "private", "run_folder", "sockets_folder", "surroundings", "write_private"]
 
 _SOCKET_PATH_MAX = 100
 """A Unix socket's path has at most 103 bytes on macOS and 107 on Linux."""
@@ -66,6 +67,20 @@ def private(folder: Path) -> Path:
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(0o700)
     return folder
+
+
+def make_folders(process: Process, root: Path) -> None:
+    """Make the folders that a process needs to begin: of its log, and its own where that lies below ``root``.
+
+    Raises:
+        MachineError: one cannot be made.
+    """
+    own = [process.cwd] if process.cwd.is_relative_to(root) else []
+    for folder in (process.log.parent, *own):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(f"{folder} of {process.name} cannot be made: {error.strerror or error}") from error
 
 
 def write_private(path: Path, text: str) -> None:

@@ -24,7 +24,7 @@ from attrs import evolve
 from emp_core.log.redaction import hide_secrets
 from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process
-from emp_machine.processes.folder import private, sockets_folder, surroundings, write_private
+from emp_machine.processes.folder import make_folders, private, sockets_folder, surroundings, write_private
 from emp_machine.processes.interface import LogLine, ProcessManager, ProcessState, ProcessStatus
 from emp_machine.processes.remains import end_remains, marked
 from emp_machine.processes.roster import Known, Roster, fingerprint, read_roster, write_roster
@@ -102,7 +102,7 @@ class Pm2Manager(ProcessManager):
     def _write(self, processes: Sequence[Process]) -> None:
         apps = []
         for process in processes:
-            process.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(process, self.root)
             one = marked(process, self.root)
             apps.append(_app(evolve(one, environ={**one.environ, _FINGERPRINT: fingerprint(process)})))
         write_private(self._config, f"module.exports = {json.dumps({'apps': apps}, indent=2)};\n")

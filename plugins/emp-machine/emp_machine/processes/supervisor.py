@@ -23,7 +23,7 @@ from attrs import evolve
 from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process
 from emp_machine.processes import begin
-from emp_machine.processes.folder import private, run_folder, sockets_folder, surroundings, write_private
+from emp_machine.processes.folder import make_folders, private, run_folder, sockets_folder, surroundings, write_private
 from emp_machine.processes.interface import LogLine, ProcessManager, ProcessState, ProcessStatus
 from emp_machine.processes.remains import end_remains, marked
 from emp_machine.processes.roster import Known, Roster, read_roster, write_roster
@@ -102,7 +102,7 @@ class SupervisorManager(ProcessManager):
             # Its name tells what is in it, so that supervisor notices a change.
             file = orders / f"{one.name}-{hashlib.sha256(order.encode()).hexdigest()[:12]}.json"
             write_private(file, order)
-            one.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(one, self.root)
             begun.append(evolve(one, argv=(sys.executable, "-I", "-S", begin.__file__, str(file))))
         write_private(self._config, supervisor_config(begun, folder=self._folder, socket=self._socket))
         for old in set(orders.iterdir()) - {Path(one.argv[-1]) for one in begun}:
