@@ -24,7 +24,7 @@ from emp_core.errors import (
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.answer import Answer
-from emp_openai.errors import error_of_answer, request_id_of
+from emp_openai.errors import error_of_answer, request_id_of, wait_s
 from emp_openai.limits import Allowance
 from emp_openai.payloads import Respond, Task
 from emp_openai.prices import Prices
@@ -85,7 +85,8 @@ class Account(HTTPConnector):
 
     def error_for(self, reply: Reply, doing: str) -> EmpError:
         """Errors are told by type and code."""
-        self._heed(reply.headers)
+        if wait_s(reply.headers) is None:  # else that is what it asks for, whatever its limits say
+            self._heed(reply.headers)
         return error_of_answer(reply.status, reply.headers, reply.text, endpoint=self.endpoint, doing=doing)
 
     async def look(self) -> None:
