@@ -36,9 +36,9 @@ class CommandServiceInstaller(Installer):
     - ``health``: the path that answers when it works, such as ``/health``; without one, that its port takes connections.
     - ``start_s``, ``stop_s``: how long it may take to start and to end.
 
-    In ``install``, ``command``, ``environ`` and ``worker_environ`` these stand for what the plan gives: ``{python}`` (the
-    environment's, else the one that runs this), ``{folder}``, ``{repo}``, and of an instance ``{host}``, ``{port}``,
-    ``{port2}``, ``{gpu}``, ``{number}``, ``{state}`` (a folder of its own), ``{name}``.
+    In ``install``, ``command`` and ``environ`` these stand for what the plan gives: ``{python}`` (the environment's, else
+    the one that runs this), ``{folder}``, ``{repo}``, and of an instance ``{host}``, ``{port}``, ``{port2}``, ``{gpu}``,
+    ``{number}``, ``{state}`` (a folder of its own), ``{name}``.
     """
 
     def __init__(self, config: ServiceConfig, folder: Path) -> None:

@@ -1,0 +1,107 @@
+"""The services of a plan are installed in order, once, with a log and a list of what was fetched."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from emp_machine.installing.run import dry_run_services, install_services, installed_file
+from emp_machine.plan.model import MachinePlan, ServicePlan
+from emp_machine.testing.file_server import FileServer
+
+from emp_core.connectors.base import ServiceConfig
+from emp_core.errors import ConfigError, InstallError
+from emp_core.plugins.manager import load_plugins
+from emp_core.services.installer import InstallEvent, InstallEventKind
+from emp_core.services.schema import ServiceEntry, ServiceType
+
+ANSWERS = ["{python}", "-m", "http.server", "--bind", "{host}", "{port}"]
+PLUGINS = load_plugins()
+
+
+def service(root: Path, name: str, **asked: Any) -> ServicePlan:
+    asked = {"command": ANSWERS, **asked}
+    installer = "CommandServiceInstaller"
+    entry = ServiceEntry("none", ServiceType.PM2, installer=installer, installer_config=asked)
+    config = ServiceConfig(name, dict(os.environ), entry.options)
+    return ServicePlan(name, entry, installer, root / "services" / name, config)
+
+
+def plan(root: Path, *services: ServicePlan) -> MachinePlan:
+    return MachinePlan("box", root, (), services, ())
+
+
+def installed(made: MachinePlan, **how: Any) -> list[tuple[str, InstallEvent]]:
+    told: list[tuple[str, InstallEvent]] = []
+    anyio.run(lambda: install_services(made, PLUGINS, lambda name, event: told.append((name, event)), **how))
+    return told
+
+
+def test_services_are_installed_in_the_plans_order_with_a_log_each(tmp_path: Path):
+    told = installed(plan(tmp_path, service(tmp_path, "one"), service(tmp_path, "two")))
+    assert [name for name, event in told if event.kind is InstallEventKind.VERIFIED] == ["one", "two"]
+    assert "verified" in (tmp_path / "logs" / "install-two.log").read_text()
+
+
+def test_what_was_verified_and_is_still_there_is_not_started_again(tmp_path: Path):
+    made = plan(tmp_path, service(tmp_path, "one"))
+    installed(made)
+    assert {event.kind for _, event in installed(made)} == {InstallEventKind.SKIPPED}
+    changed = plan(tmp_path, service(tmp_path, "one", start_s=100))
+    assert InstallEventKind.VERIFIED in {event.kind for _, event in installed(changed)}
+    assert InstallEventKind.BEGUN in {event.kind for _, event in installed(changed, again=True)}
+
+
+def test_everything_that_was_fetched_stands_in_the_lock_file_without_secrets(tmp_path: Path, files: FileServer):
+    entry = files.entry("one.bin", b"1")
+    installed(plan(tmp_path, service(tmp_path, "one", files=[entry], environ={"TOKEN": "hf_secretsecret"})))
+    written = json.loads(installed_file(tmp_path).read_text())
+    assert written["one"]["fetched"] == {entry["url"]: f"sha256:{entry['sha256']}"}
+    assert written["one"]["verified_at"]
+    assert "hf_secretsecret" not in installed_file(tmp_path).read_text()
+
+
+def test_a_service_that_fails_does_not_keep_the_others_from_coming(tmp_path: Path):
+    made = plan(tmp_path, service(tmp_path, "bad", install=[["false"]]), service(tmp_path, "good"))
+    with pytest.raises(InstallError, match="'run command 1' of the installation of bad failed"):
+        installed(made)
+    assert json.loads(installed_file(tmp_path).read_text())["good"]["verified_at"]
+    assert "failed" in (tmp_path / "logs" / "install-bad.log").read_text()
+    with pytest.raises(InstallError, match="2 services could not be installed"):
+        installed(plan(tmp_path, *(service(tmp_path, name, install=[["false"]]) for name in ("bad", "worse"))))
+
+
+def test_only_what_is_named_is_installed_and_unknown_names_are_told(tmp_path: Path):
+    made = plan(tmp_path, service(tmp_path, "one"), service(tmp_path, "two"))
+    assert {name for name, _ in installed(made, only=["two"])} == {"two"}
+    with pytest.raises(ConfigError, match="nothing is installed here for three") as caught:
+        installed(made, only=["three"])
+    assert "one, two" in (caught.value.hint or "")
+
+
+def test_a_dry_run_tells_every_command_and_changes_nothing(tmp_path: Path):
+    made = plan(tmp_path / "root", service(tmp_path / "root", "one", install=[["make", "all"]]))
+    lines = list(dry_run_services(made, PLUGINS))
+    assert lines[0].startswith("# one, in ")
+    assert lines[-1].endswith("make all")
+    assert not (tmp_path / "root").exists()
+
+
+def test_two_installations_of_one_machine_do_not_meet(tmp_path: Path):
+    holder = (
+        "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(f, fcntl.LOCK_EX)"
+        "; os.write(f, b'process 42'); print('held', flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", holder, str(tmp_path / "installing.lock")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InstallError, match="process 42 installs in"):
+            installed(plan(tmp_path, service(tmp_path, "one")))
+        process.stdin.close()
+    installed(plan(tmp_path, service(tmp_path, "one")))
