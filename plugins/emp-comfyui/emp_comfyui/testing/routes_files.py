@@ -7,7 +7,7 @@ import json
 import posixpath
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import web, web_fileresponse
 from aiohttp.web_request import FileField
 
 from emp_comfyui.testing import jpeg, pictures, png, sample_files, webp
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from emp_comfyui.testing.server import FakeComfyUI
 
+# asyncio's sendfile breaks the event loop with an InvalidStateError where a connection is cut in the middle of a file, as a
+# killed server cuts it. It is what AIOHTTP_NOSENDFILE sets, where aiohttp was not imported before.
+setattr(web_fileresponse, "NOSENDFILE", True)  # noqa: B010 - it is declared final
 _NEVER_SHOWN = {"text/html", "application/xhtml+xml", "text/javascript", "text/css"}
 
 
