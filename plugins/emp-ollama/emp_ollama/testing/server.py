@@ -83,6 +83,8 @@ class FakeOllama(FakeService):
         """Every request for an answer, in order."""
         self.pulled_bytes: dict[str, int] = {}
         """What pulls that were broken off left on the disk."""
+        self.pulling = 0
+        """Pulls that go on."""
         self._api_key = api_key
         self._pause = pause or _no_time
         self._news = anyio.Event()
@@ -302,6 +304,15 @@ class FakeOllama(FakeService):
             said = self.faults.pull_error or "pull model manifest: file does not exist"
             await response.write(as_json({"error": said}))
             return response
+        self.pulling += 1
+        try:
+            await self._get_layers(response, name, model)
+        finally:
+            self.pulling -= 1
+            self._note()
+        return response
+
+    async def _get_layers(self, response: web.StreamResponse, name: str, model: FakeModel) -> None:
         digest = f"{sum(name.encode()):012x}"
         layer = {"status": f"pulling {digest}", "digest": f"sha256:{digest}", "total": model.size_bytes}
         step = max(1, model.size_bytes // 10)
@@ -313,10 +324,9 @@ class FakeOllama(FakeService):
                 break
             await self._pause("pull")
             got = self.pulled_bytes[name] = min(model.size_bytes, got + step)
+        self.models[name] = model
         for status in ("verifying sha256 digest", "writing manifest", "success"):
             await response.write(as_json({"status": status}))
-        self.models[name] = model
-        return response
 
 
 async def _no_time(_: str) -> None:
