@@ -8,6 +8,8 @@ __all__ = ["COMMANDS", "machine"]
 
 COMMANDS = {
     "plan": "Show what this machine would run.",
+    "gpus": "Show the machine's GPUs.",
+    "render": "Write what it would run as files for process managers and containers.",
     "install": "Install the services, from wherever the last time ended.",
     "reinstall": "Install a service again, step by step.",
 }

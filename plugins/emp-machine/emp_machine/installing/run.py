@@ -67,6 +67,8 @@ async def install_services(
     failed: dict[str, InstallError] = {}
     chosen = _chosen(plan, only)
     with _alone(plan.root):
+        for process in plan.processes:  # so that whatever starts them finds their folders
+            process.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for service in chosen:
             installer = _installer(service, plugins)
             with _Journal.opened(plan.root, service.name, tell) as journal:

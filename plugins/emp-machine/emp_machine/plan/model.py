@@ -103,6 +103,7 @@ class MachinePlan:
         processes: in the order in which they start: each stands after all that it needs.
         environ: the variables that the plan was made from and that its workers get: settings of the core and of
             plugins. May hold secrets.
+        own_redis: whether its hub is a Redis that it runs itself.
         secrets: names of the variables, here and of processes, whose values are never shown.
         notes: what was accepted and has no effect, or another than it seems; a sentence each.
     """
@@ -113,6 +114,7 @@ class MachinePlan:
     services: tuple[ServicePlan, ...]
     processes: tuple[Process, ...]
     environ: Mapping[str, str] = field(factory=dict, repr=False)
+    own_redis: bool = False
     secrets: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 

@@ -105,6 +105,7 @@ def plan_machine(
         services=tuple(service.plan for service in services.values()),
         processes=processes,
         environ=shared,
+        own_redis=settings.redis_url is None,
         secrets=secret_names((shared, *(one.environ for one in processes)), declared_variables(plugins)),
         notes=tuple(dict.fromkeys((*notes, *mapping.notes))),
     )
