@@ -50,7 +50,8 @@ class Calls:
         Raises:
             QueueUnavailable: Redis stayed away.
         """
-        return await self.repeated(lambda: load_script(script)(self.client, self.keys, arguments, rest))
+        bound = load_script(script).bound(self.keys)
+        return await self.repeated(lambda: bound(self.client, arguments, rest))
 
     async def repeated(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call that may be repeated.

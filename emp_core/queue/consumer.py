@@ -153,15 +153,21 @@ class Consumer:
         self._limits = Limits.of(settings.lease_s)
         self.keeper_s = min(_KEEPER_S, settings.lease_s)
         self._lease_us = round(settings.lease_s * 1e6)
-        self._customers = {
+        claiming = {
+            "events_max": settings.events_max,
+            **self._me,
+            "lease_us": self._lease_us,
+            "customer_cap": settings.customer_cap,
             "allow": json.dumps(settings.customers_allow) if settings.customers_allow else "",
             "deny": json.dumps(settings.customers_deny) if settings.customers_deny else "",
         }
+        self._claim = load_script("claim").bound(self.keys, claiming)
+        self._finish = load_script("finish").bound(self.keys, {"events_max": settings.events_max})
 
     async def _run(
         self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any] = (), *, patience_s: float = _PATIENCE_S
     ) -> Any:
-        return await load_script(script)(self.client, self.keys, arguments, rest, patience_s=patience_s)
+        return await load_script(script).bound(self.keys)(self.client, arguments, rest, patience_s=patience_s)
 
     async def set_lanes(
         self, changed: Mapping[str, float | None], facts: Sequence[str], *, reset: bool
@@ -209,21 +215,12 @@ class Consumer:
             token: new for every claim; the same one again gives the same jobs.
             groups: free slots, and the services that jobs may require to use them.
         """
-        arguments = {
-            "events_max": self._settings.events_max,
-            **self._me,
-            "machine": machine_id,
-            "token": token,
-            "lease_us": self._lease_us,
-            "customer_cap": self._settings.customer_cap,
-            **self._customers,
-            "groups": len(groups),
-        }
         rest: list[Any] = []
         for free, services in groups:
             rest += (free, len(services), *services)
         # As long as any reply may take: jobs that were claimed and that nobody knows of would wait for their leases to end.
-        text = await self._run("claim", arguments, rest, patience_s=self._limits.reply_s)
+        arguments = {"machine": machine_id, "token": token, "groups": len(groups)}
+        text = await self._claim(self.client, arguments, rest, patience_s=self._limits.reply_s)
         code, version, come_back_us, left, given = json.loads(text)
         most = self._settings.max_attempts
         return Claim(
@@ -275,11 +272,9 @@ class Consumer:
                 one.record,
             )
             rest += (dumps(told), one.result)
-        arguments = {"events_max": self._settings.events_max, "count": len(outcomes)}
-        [text] = await load_script("finish").together(
+        [text] = await self._finish.together(
             self.client,
-            self.keys,
-            [(arguments, rest)],
+            [({"count": len(outcomes)}, rest)],
             replicas=self._settings.wait_replicas,
             limit_ms=self._limits.copies_ms,
             patience_s=_PATIENCE_S,
@@ -339,11 +334,9 @@ class Consumer:
     async def audit(self, job_ids: Sequence[str]) -> list[str]:
         """Put jobs that stand in no index where their state says; the ids of those that were."""
         mended: list[str] = []
+        audit = load_script("audit").bound(self.keys, {"events_max": self._settings.events_max})
         for start in range(0, len(job_ids), _SWEEP_BATCH):
-            arguments = {"events_max": self._settings.events_max}
-            mended += await load_script("audit")(
-                self.client, self.keys, arguments, job_ids[start : start + _SWEEP_BATCH]
-            )
+            mended += await audit(self.client, {}, job_ids[start : start + _SWEEP_BATCH])
         return mended
 
     async def workers(self) -> list[WorkerView]:

@@ -25,6 +25,7 @@ from emp_core.queue.following import Follower
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
 from emp_core.queue.listing import listed
+from emp_core.queue.sending import packed
 from emp_core.queue.machines import MachineView, read_machines
 from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
@@ -160,15 +161,11 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-
-        async def read() -> Any:
-            async with self._calls.client.pipeline(transaction=False) as pipe:
-                pipe.hgetall(self.keys.job(job_id))
-                if payload:
-                    pipe.get(self.keys.payload(job_id))
-                return await pipe.execute()
-
-        fields, *texts = await self._calls.repeated(read)
+        commands = [packed("HGETALL", self.keys.job(job_id))]
+        if payload:
+            commands.append(packed("GET", self.keys.payload(job_id)))
+        flat, *texts = await self._calls.repeated(lambda: self._calls.client.calls(commands))
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if "status" not in fields:
             raise JobNotFound(
                 f"there is no job {job_id}", hint="it never was, or it was kept for as long as it should be"

@@ -19,7 +19,7 @@ from emp_core.queue.client import Client, NotReady
 from emp_core.queue.keys import FIXED_KEYS, Keys
 from emp_core.queue.sending import PackedHead, packed
 
-__all__ = ["SCRIPT_NAMES", "Script", "load_script"]
+__all__ = ["SCRIPT_NAMES", "BoundScript", "Script", "load_script"]
 
 SCRIPT_NAMES = (
     "submit",
@@ -55,7 +55,7 @@ class Header:
 
 @frozen
 class Script:
-    """A script, ready to be called.
+    """A script, ready to be bound to keys and called.
 
     Attributes:
         keys: names of the fixed keys that it takes, in order.
@@ -69,27 +69,49 @@ class Script:
     source: str = field(repr=False)
     sha: str
 
+    def bound(self, keys: Keys, constants: Mapping[str, Any] | None = None) -> "BoundScript":
+        """The script with its keys, and with the first of its arguments, for calls that share them. ``prefix`` is filled in.
+
+        Raises:
+            TypeError: its header begins with other arguments.
+        """
+        given = {"prefix": keys.namespace} if "prefix" in self.argv else {}
+        given |= constants or {}
+        first, others = self.argv[: len(given)], self.argv[len(given) :]
+        if given.keys() != set(first):
+            raise TypeError(f"script {self.name} takes {', '.join(self.argv)}, not {', '.join(given)} first")
+        fixed = [keys.fixed(name) for name in self.keys]
+        return BoundScript(
+            self, PackedHead("EVALSHA", self.sha, len(fixed), *fixed, *(given[name] for name in first)), others
+        )
+
+
+@frozen
+class BoundScript:
+    """A script with its keys. What its calls have in common is packed once: half of what a call takes after a sleep.
+
+    Attributes:
+        argv: names of the arguments that it takes yet, in order.
+    """
+
+    script: Script
+    head: PackedHead
+    argv: tuple[str, ...]
+
     async def __call__(
-        self,
-        client: Client,
-        keys: Keys,
-        arguments: Mapping[str, Any],
-        rest: Sequence[Any] = (),
-        *,
-        patience_s: float = 0.0,
+        self, client: Client, arguments: Mapping[str, Any], rest: Sequence[Any] = (), *, patience_s: float = 0.0
     ) -> Any:
-        """Run it. ``arguments`` are by name; ``prefix`` is filled in.
+        """Run it. ``arguments`` are by name.
 
         Args:
             patience_s: how long it may take to come back after it was cancelled on its way.
         """
-        [reply] = await self.together(client, keys, [(arguments, rest)], patience_s=patience_s)
+        [reply] = await self.together(client, [(arguments, rest)], patience_s=patience_s)
         return reply
 
     async def together(
         self,
         client: Client,
-        keys: Keys,
         calls: Sequence[tuple[Mapping[str, Any], Sequence[Any]]],
         *,
         replicas: int = 0,
@@ -105,7 +127,7 @@ class Script:
         Raises:
             NotReady: they do not have it yet; what was written stays written here.
         """
-        commands = [self.call(keys, arguments, rest) for arguments, rest in calls]
+        commands = [self.call(arguments, rest) for arguments, rest in calls]
         if replicas:
             # On the same connection: it waits for what this connection has written.
             commands.append(packed("WAIT", replicas, limit_ms))
@@ -113,24 +135,17 @@ class Script:
             replies = await client.calls(commands, patience_s)
         except NoScriptError:
             # Redis was restarted or flushed its scripts.
-            await client.script_load(self.source)
+            await client.script_load(self.script.source)
             replies = await client.calls(commands, patience_s)
         if replicas and (copies := int(replies.pop())) < replicas:
             raise NotReady(f"{copies} of {replicas} replicas have what was written")
         return replies
 
-    def call(self, keys: Keys, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> bytes:
+    def call(self, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> bytes:
         """The command that runs it, packed. Raises TypeError: its header has other arguments."""
-        given = {"prefix": keys.namespace, **arguments} if "prefix" in self.argv else arguments
-        if len(given) != len(self.argv):
-            raise TypeError(f"script {self.name} takes {', '.join(self.argv)}, not {', '.join(given)}")
-        return _head(self.name, keys).packed(*map(given.__getitem__, self.argv), *rest)
-
-
-@cache
-def _head(name: str, keys: Keys) -> PackedHead:
-    script = load_script(name)
-    return PackedHead("EVALSHA", script.sha, len(script.keys), *(keys.fixed(key) for key in script.keys))
+        if len(arguments) != len(self.argv):
+            raise TypeError(f"script {self.script.name} takes {', '.join(self.argv)} yet, not {', '.join(arguments)}")
+        return self.head.packed(*map(arguments.__getitem__, self.argv), *rest)
 
 
 @cache

@@ -57,6 +57,14 @@ class Submitter:
         self._settings = settings
         self._get = get
         self._workers = workers
+        constants = {
+            "events_max": settings.events_max,
+            "step_us": round(settings.priority_step_s * 1e6),
+            "max_pending": settings.max_pending,
+            "max_lanes": settings.max_lanes,
+            "keep_idempotency_ms": round(settings.keep_idempotency_s * 1000),
+        }
+        self._script = load_script("submit").bound(calls.keys, constants)
         self._asked_at: dict[str, float] = {}
 
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool) -> list[Job]:
@@ -100,31 +108,15 @@ class Submitter:
         return jobs
 
     async def _send_batches(self, batches: "Sequence[Sequence[tuple[JobSpec, str, EncodedSpec]]]") -> list[Any]:
-        script = load_script("submit")
         calls = [
-            (
-                {"count": len(batch), **self._submit_arguments()},
-                [text for entry in batch for text in _submit_rest(*entry)],
-            )
-            for batch in batches
+            ({"count": len(batch)}, [text for entry in batch for text in _submit_rest(*entry)]) for batch in batches
         ]
-        return await script.together(
+        return await self._script.together(
             self._calls.client,
-            self._calls.keys,
             calls,
             replicas=self._settings.wait_replicas,
             limit_ms=self._calls.copies_ms,
         )
-
-    def _submit_arguments(self) -> dict[str, str | int | float]:
-        settings = self._settings
-        return {
-            "events_max": settings.events_max,
-            "step_us": round(settings.priority_step_s * 1e6),
-            "max_pending": settings.max_pending,
-            "max_lanes": settings.max_lanes,
-            "keep_idempotency_ms": round(settings.keep_idempotency_s * 1000),
-        }
 
     async def _not_taken(self, code: int, job_id: str) -> Job:
         match code:

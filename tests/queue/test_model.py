@@ -260,10 +260,8 @@ class QueueMachine(RuleBasedStateMachine):
     async def mended(self) -> list[str]:
         from emp_core.queue.scripts import load_script
 
-        arguments = {"events_max": self.settings.events_max}
-        found: list[str] = await load_script("audit")(
-            self.queue.client, self.queue.keys, arguments, list(self.model.jobs)
-        )
+        audit = load_script("audit").bound(self.queue.keys, {"events_max": self.settings.events_max})
+        found: list[str] = await audit(self.queue.client, {}, list(self.model.jobs))
         return found
 
     # -- what holds ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 --- transitions: pending>active
 --- include: clock events inbox lines
 --- keys: pending heads waiting active idle workers lanes_version customers_active
---- argv: prefix events_max worker machine session token lease_us customer_cap allow deny groups
+--- argv: prefix events_max worker session lease_us customer_cap allow deny machine token groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
 --- returns: JSON {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload]]}
 --- codes: 1 done, 0 the worker is not registered under this session
