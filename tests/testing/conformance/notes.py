@@ -52,12 +52,7 @@ class CopyFile(Step):
 
     async def do(self, context: StepContext) -> None:
         part = self.target.with_name(f".{self.target.name}.part")
-        try:
-            data = await run_sync(self.source.read_bytes)
-        except OSError as error:
-            raise InstallError(
-                f"{self.source} cannot be read: {error.strerror}", hint="correct installer_config.source"
-            ) from error
+        data = await run_sync(self.read)
         self.target.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             for start in range(0, len(data), _CHUNK_BYTES):
@@ -66,6 +61,14 @@ class CopyFile(Step):
                 context.progress((start + _CHUNK_BYTES) / len(data), self.target.name)
         part.replace(self.target)
         context.fetched(self.target.name, f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+    def read(self) -> bytes:
+        try:
+            return self.source.read_bytes()
+        except OSError as error:
+            raise InstallError(
+                f"{self.source} cannot be read: {error.strerror}", hint="correct installer_config.source"
+            ) from error
 
 
 class MakeIndex(Step):
