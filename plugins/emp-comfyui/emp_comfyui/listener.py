@@ -105,7 +105,7 @@ class Listener:
                 self._executing, self.ended = False, True
             case "executing":
                 self._executing, self._text = True, None
-                tracker.node_executing(str(data["node"]))
+                tracker.node_executing(str(data["node"]), data.get("display_node"))
             case "progress":
                 tracker.node_step(data.get("node"), data.get("value"), data.get("max"))
             case "progress_state":

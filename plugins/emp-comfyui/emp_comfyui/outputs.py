@@ -165,6 +165,7 @@ async def deliver(
         )
     for node_id, found in values.items():
         _node(shown, node_id, workflow)["values"] = found
+    _tell_origins(shown, finished.entry, workflow)
     if not keep:
         await _remove(read, context)
     return JobResult(_data(finished.entry, shown, artifacts), tuple(artifacts), _usage(finished, workflow))
@@ -303,6 +304,15 @@ def _share(done: int, total: int) -> float:
 
 def _node(shown: dict[str, dict[str, Any]], node_id: str, workflow: Workflow) -> dict[str, Any]:
     return shown.setdefault(node_id, {"class_type": workflow.class_of(node_id), "files": [], "values": {}})
+
+
+def _tell_origins(shown: Mapping[str, dict[str, Any]], entry: HistoryEntry, workflow: Workflow) -> None:
+    """Which node of the workflow another one stands for, that was put in at run time."""
+    for node_id, node in shown.items():
+        told = entry.meta.get(node_id)
+        origin = told.get("display_node") if isinstance(told, Mapping) else None
+        if node_id not in workflow.graph and origin in workflow.graph:
+            node["display_node"] = origin
 
 
 def _file_shown(file: OutputFile, artifact: Artifact) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class ProgressTracker:
     def __init__(self, workflow: Workflow, durations: Durations | None = None) -> None:
         self.node_id: str | None = None
         """The node that runs now, as last told."""
+        self._display_node: str | None = None
         self._workflow = workflow
         self._durations = durations or Durations()
         graph = workflow.graph
@@ -61,7 +62,7 @@ class ProgressTracker:
         """What runs now, for people: ``KSampler 3/20``."""
         if self.node_id is None:
             return None
-        title = self._workflow.title_of(self.node_id)
+        title = self._workflow.title_of(self._display_node or self.node_id)
         if self._steps is not None and self._steps[0] == self.node_id and self._steps[2] > 1:
             return f"{title} {self._steps[1]:g}/{self._steps[2]:g}"
         return title
@@ -71,11 +72,12 @@ class ProgressTracker:
         if isinstance(node_ids, list):
             self._cached |= {node for node in node_ids if isinstance(node, str)} - self._done - self._running.keys()
 
-    def node_executing(self, node_id: str) -> None:
-        """``executing``: this node begins."""
+    def node_executing(self, node_id: str, display_node: Any = None) -> None:
+        """``executing``: this node begins; ``display_node`` is the one of the workflow that it stands for."""
         if not self._states_told and self.node_id is not None and self.node_id != node_id:
             self._finish(self.node_id)
         self.node_id = node_id
+        self._display_node = display_node if isinstance(display_node, str) else None
         self._begin(node_id)
 
     def node_executed(self, node_id: Any) -> None:

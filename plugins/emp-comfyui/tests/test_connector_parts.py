@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from emp_comfyui import plugin
 from emp_comfyui.client import ComfyUIClient
+from emp_comfyui.cluster.settings import ClusterSettings
 from emp_comfyui.connector import ComfyUIWebSocketConnector
 from emp_comfyui.errors import clean, node_failure, refusal
 from emp_comfyui.frames import Message, Picture, ProgressText, decode
@@ -228,7 +229,7 @@ def test_the_plugin_is_cheap_to_import_and_names_a_class_that_is_there():
     assert getattr(importlib.import_module(module), name) is ComfyUIWebSocketConnector
     mapping = plugin.emp_service_mapping()
     assert mapping["services"]["comfyui"]["connector"] == registration.name == "ComfyUIWebSocketConnector"
-    assert plugin.emp_settings() == (ComfyUISettings, ComfyUIRemoteSettings)
+    assert plugin.emp_settings() == (ComfyUISettings, ComfyUIRemoteSettings, ClusterSettings)
     assert ComfyUIClient.__module__ in sys.modules
 
 

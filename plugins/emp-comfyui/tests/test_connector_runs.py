@@ -140,3 +140,24 @@ async def test_3d_models_that_a_node_names_in_words_are_files_if_the_server_give
     assert there.data["outputs"]["1"]["files"][0]["subfolder"] == "3d"
     assert absent.artifacts == outside.artifacts == ()
     assert absent.data["outputs"]["1"]["values"]["result"][0] == "3d/none.glb"
+
+
+async def test_outputs_of_nodes_that_were_put_in_at_run_time_name_the_node_that_they_stand_for(tmp_path: Path):
+    graph = {
+        "1": image(),
+        "12:3": {
+            "class_type": "ProbeExpand",
+            "inputs": {"image": ["1", 0], "steps": 2},
+            "_meta": {"title": "Enlarge"},
+        },
+        "4": save("12:3", "expanded"),
+    }
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, **BY_FRAMES) as rig:
+        told = Told()
+        result = await rig.run({"prompt": graph, "temp_outputs": True}, told)
+    outputs = result.data["outputs"]
+    assert outputs.keys() == {"4", "12:3.0.0.3"}
+    assert outputs["12:3.0.0.3"]["display_node"] == "12:3"
+    assert "display_node" not in outputs["4"]
+    assert "Enlarge" in told.messages
+    assert not [message for message in told.messages if message and message.startswith("node 12:3")]
