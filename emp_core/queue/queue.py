@@ -25,8 +25,8 @@ from emp_core.queue.following import Follower
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
 from emp_core.queue.listing import listed
-from emp_core.queue.sending import packed
 from emp_core.queue.machines import MachineView, read_machines
+from emp_core.queue.sending import packed
 from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
 from emp_core.queue.workers import WorkerView, read_workers
@@ -131,7 +131,7 @@ class JobQueue:
         return job
 
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool = False) -> list[Job]:
-        """Put many jobs into the queue, 500 per round trip. The jobs come back in the order of the specs.
+        """Put many jobs into the queue, 500 per round trip, or fewer large ones. The jobs come back in the order of the specs.
 
         Refusals are raised for the first spec that was refused, after all were sent: what else was taken stays taken,
         and submitting the same specs with their ids or idempotency keys again is harmless.

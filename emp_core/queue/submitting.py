@@ -1,7 +1,7 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,16 @@ log = get_logger("emp.submit")
 
 _BATCH = 100
 """Jobs per script: more would hold up everybody else for longer."""
-_PIPELINE = 5
+_TRIP = 500
+"""Jobs per round trip."""
+_TRIP_LENGTH = 16 * 2**20
+"""Characters of payloads per round trip, where one alone is not longer: Redis has to take them in before it answers, and holds
+up everybody else while it puts them away."""
 _ASK_EVERY_S = 1.0
 _ASKED_MOST = 1000
+
+
+_Batch = Sequence[tuple[JobSpec, str, EncodedSpec]]
 
 
 class Submitter:
@@ -78,16 +85,15 @@ class Submitter:
         ]
         if strict:
             self._refuse_unserved({entry.requirement for _, _, entry in encoded}, await self._workers())
-        batches = [encoded[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]
+        batches: list[_Batch] = []
         replies: list[Any] = []
-        for start in range(0, len(batches), _PIPELINE):
-            some = batches[start : start + _PIPELINE]
+        for trip in _trips(encoded):
+            some = [trip[start : start + _BATCH] for start in range(0, len(trip), _BATCH)]
+            batches += some
             replies += await self._calls.repeated(partial(self._send_batches, some))
         return await self._submitted_batches(batches, replies)
 
-    async def _submitted_batches(
-        self, batches: "Sequence[Sequence[tuple[JobSpec, str, EncodedSpec]]]", replies: Sequence[Any]
-    ) -> list[Job]:
+    async def _submitted_batches(self, batches: Sequence[_Batch], replies: Sequence[Any]) -> list[Job]:
         jobs: list[Job] = []
         unserved: dict[str, Job] = {}
         for batch, text in zip(batches, replies, strict=True):
@@ -107,7 +113,7 @@ class Submitter:
             await self._warn_of_unserved(unserved, await self._workers())
         return jobs
 
-    async def _send_batches(self, batches: "Sequence[Sequence[tuple[JobSpec, str, EncodedSpec]]]") -> list[Any]:
+    async def _send_batches(self, batches: Sequence[_Batch]) -> list[Any]:
         calls = [
             ({"count": len(batch)}, [text for entry in batch for text in _submit_rest(*entry)]) for batch in batches
         ]
@@ -159,6 +165,17 @@ class Submitter:
             if reasons := unserved_reasons(Requirement.from_json(requirement), workers):
                 await tell_unserved(self._calls.run, job.id, reasons, events_max=self._settings.events_max)
                 log.warning("no live worker can run this job now", job=job.id, reasons=reasons)
+
+
+def _trips(encoded: _Batch) -> Iterator[_Batch]:
+    start = length = 0
+    for end, (_, _, entry) in enumerate(encoded):
+        if end > start and (end - start == _TRIP or length + len(entry.payload) > _TRIP_LENGTH):
+            yield encoded[start:end]
+            start, length = end, 0
+        length += len(entry.payload)
+    if encoded:
+        yield encoded[start:]
 
 
 def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, str]:
