@@ -4,10 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import anyio
 from aiohttp import web
+
+from emp_core.testing.link import keep_a_port
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["FakeService", "ServiceDriver"]
 
@@ -55,8 +60,8 @@ class FakeService(ServiceDriver, ABC):
                     return web.json_response({"text": said["text"].upper()})
 
     An answer is cancelled when its client is gone, so that work which belongs to a connection ends with it. Work that goes
-    on without is begun with `start`. Use it as an async context manager: it listens on a free port, and at the end
-    everything of it is gone.
+    on without is begun with `start`. Use it as an async context manager: it listens on a free port, which stays its own over
+    `kill` and `restart`, and at the end everything of it is gone.
     """
 
     can_hold = True
@@ -71,6 +76,7 @@ class FakeService(ServiceDriver, ABC):
         self.__go.set()
         self.__group = anyio.create_task_group()
         self.__runner: web.AppRunner | None = None
+        self.__port: socket.socket | None = None
 
     @abstractmethod
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -92,6 +98,21 @@ class FakeService(ServiceDriver, ABC):
         scope = anyio.CancelScope()
         self.__group.start_soon(self.__work, work, scope)
         return scope
+
+    async def kill(self) -> None:
+        """End as ``kill -9`` ends a server: all connections break, and nobody listens. Work begun with `start` goes on."""
+        runner, self.__runner = self.__runner, None
+        if runner is None:
+            return
+        for connection in runner.server.connections if runner.server is not None else ():
+            if connection.transport is not None:
+                connection.transport.abort()
+        await runner.cleanup()
+
+    async def restart(self) -> None:
+        """Come back, after a kill or killing now, at the same address."""
+        await self.kill()
+        await self.__listen()
 
     def hold(self) -> None:
         """Keep jobs from now on."""
@@ -119,14 +140,20 @@ class FakeService(ServiceDriver, ABC):
         self.requests.append(f"{request.method} {request.path}")
         return await self.answer(request)
 
-    async def __aenter__(self) -> Self:
+    async def __listen(self) -> None:
         app = web.Application(client_max_size=2**30)
         app.router.add_route("*", "/{path:.*}", self.__answer)
         self.__runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None, handler_cancellation=True)
-        await self.__group.__aenter__()
         await self.__runner.setup()
-        await web.TCPSite(self.__runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self.__runner.addresses[0][1]}"
+        if self.__port is None:
+            self.__port = keep_a_port()
+        host, port = self.__port.getsockname()
+        await web.TCPSite(self.__runner, host, port, reuse_port=True).start()
+        self.url = f"http://{host}:{port}"
+
+    async def __aenter__(self) -> Self:
+        await self.__group.__aenter__()
+        await self.__listen()
         return self
 
     async def __aexit__(
@@ -134,7 +161,8 @@ class FakeService(ServiceDriver, ABC):
     ) -> None:
         self.release()
         self.__group.cancel_scope.cancel()
-        if self.__runner is not None:
-            with anyio.CancelScope(shield=True):
-                await self.__runner.cleanup()
+        with anyio.CancelScope(shield=True):
+            await self.kill()
+        if self.__port is not None:
+            self.__port.close()
         await self.__group.__aexit__(None, None, None)

@@ -11,7 +11,7 @@ from anyio.abc import SocketAttribute, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 from attrs import define, field, frozen
 
-__all__ = ["GARBAGE", "Garbage", "Link", "endless_answer", "link_to"]
+__all__ = ["GARBAGE", "Garbage", "Link", "endless_answer", "keep_a_port", "link_to"]
 
 _CHUNK = 65_536
 _HOST = "127.0.0.1"
@@ -85,7 +85,7 @@ class Link:
     _garbage: Garbage | None = None
     _silent: bool = False
     _passing: set["_Passage"] = field(factory=set)
-    _holder: socket.socket = field(factory=lambda: _keep_a_port())  # noqa: PLW0108 - it stands further down
+    _holder: socket.socket = field(factory=lambda: keep_a_port())  # noqa: PLW0108 - it stands further down
     _listening: anyio.CancelScope | None = None
     _group: TaskGroup = field(factory=anyio.create_task_group)
     _changed: anyio.Event = field(factory=anyio.Event)
@@ -235,8 +235,8 @@ async def link_to(url: str) -> AsyncIterator[tuple[Link, str]]:
                 link._group.cancel_scope.cancel()
 
 
-def _keep_a_port() -> socket.socket:
-    """A socket that has a port and never listens: nobody else gets the port while the link is down."""
+def keep_a_port() -> socket.socket:
+    """A socket that has a port and never listens: nobody else gets the port while it is open, and nobody listens there."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

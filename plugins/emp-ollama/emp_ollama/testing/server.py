@@ -102,6 +102,11 @@ class FakeOllama(FakeService):
             while not met():
                 await self._news.wait()
 
+    async def kill(self) -> None:
+        """End as ``kill -9`` ends a server. Models that were in memory are not any more."""
+        await super().kill()
+        self.runners.loaded.clear()
+
     def _note(self) -> None:
         news, self._news = self._news, anyio.Event()
         news.set()
