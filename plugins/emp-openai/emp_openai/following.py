@@ -68,7 +68,8 @@ class Following:
     def cost_something(self) -> bool:
         """Whether the model has begun to answer, or the server counts tokens."""
         usage = self.response.get("usage")
-        return bool(self._text) or (isinstance(usage, Mapping) and bool(usage.get("total_tokens")))
+        counted = isinstance(usage, Mapping) and bool(usage.get("total_tokens"))
+        return bool(self._text or self.response.get("output")) or counted
 
     async def take(self, event: Mapping[str, Any], *, background: bool) -> None:
         """Take an event.
@@ -109,6 +110,9 @@ class Following:
         in_vain = 0
         while not self.is_final:
             try:
+                if not self.response:
+                    await self.look()  # it may be over
+                    continue
                 await self._follow()
                 in_vain = 0
             except (ServiceUnavailable, ServiceBusy):
@@ -127,20 +131,23 @@ class Following:
             "GET", self._path, params={"stream": "true", **after}, silence_s=silence_s, accept=(400, 404)
         ) as response:
             if response.status_code == 404:
-                raise Gone(
-                    f"{self.account.endpoint} does not know the response {self.id}",
-                    details={"response_id": self.id, "endpoint": self.account.endpoint},
-                )
-            if response.is_success and is_stream(response):
-                if await self._take_events(response):
-                    return
-            elif response.is_success:
-                body = await self.account.read_capped(response, self.account.max_answer_bytes)
-                self.take_response(object_in(body.decode("utf-8", "replace"), self.account.endpoint), background=True)
+                raise self._gone()
+            if response.is_success and is_stream(response) and await self._take_events(response):
                 return
-        # It was not begun as a stream, or the stream failed: then it can only be looked at.
-        told = await self.account.request_json("GET", self._path)
-        self.take_response(told if isinstance(told, Mapping) else {}, background=True)
+        await self.look()  # it was not begun as a stream, or the stream failed
+
+    async def look(self) -> None:
+        """Ask how it is. Raises Gone: the server does not know it; ConnectorError: it cannot be asked."""
+        reply = await self.account.request("GET", self._path, accept=(404,))
+        if reply.status == 404:
+            raise self._gone()
+        self.take_response(object_in(reply.text, self.account.endpoint), background=True)
+
+    def _gone(self) -> Gone:
+        return Gone(
+            f"{self.account.endpoint} does not know the response {self.id}",
+            details={"response_id": self.id, "endpoint": self.account.endpoint},
+        )
 
     async def _take_events(self, response: httpx.Response) -> bool:
         """Take the events of a stream; whether that went well."""

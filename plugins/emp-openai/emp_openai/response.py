@@ -35,7 +35,11 @@ def failure_of(following: Following) -> ConnectorError | None:
 
 
 async def result_of(following: Following, model: str) -> JobResult:
-    """The result of a response that has ended well; its pictures are stored, and what was not yet put out of its text is. Raises JobFailed: one of them is none."""
+    """The result of a response that has ended well. Its pictures are stored, and the rest of its text is put out.
+
+    Raises:
+        JobFailed: a picture is none.
+    """
     response, account = following.response, following.account
     text = "".join(str(part.get("text") or "") for part in _parts(response) if part.get("type") == "output_text")
     if text.startswith(following.text) and (rest := text[len(following.text) :]):

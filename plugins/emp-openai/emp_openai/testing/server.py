@@ -73,6 +73,7 @@ class FakeOpenAI(FakeService):
         background: whether it knows background responses.
         pause: lets time pass before each event.
         limit: answers that it gives before its rate limit is met; None: no limit. Raise it to let more through.
+        reset: when the limit resets, as its headers tell it.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class FakeOpenAI(FakeService):
         background: bool = True,
         pause: Callable[[], Any] | None = None,
         limit: int | None = None,
+        reset: str = "1s",
     ) -> None:
         super().__init__()
         self.faults = Faults()
@@ -94,6 +96,7 @@ class FakeOpenAI(FakeService):
         self.followed: list[str] = []
         """Ids of responses whose events somebody asked for by their id."""
         self.limit = limit
+        self._reset = reset
         self._api_key = api_key
         self._models = models
         self._background = background
@@ -172,7 +175,10 @@ class FakeOpenAI(FakeService):
     def _headers(self) -> dict[str, str]:
         headers = {"x-request-id": f"req_{next(self._numbers)}"}
         if self.limit is not None:
-            headers |= {"x-ratelimit-remaining-requests": str(max(0, self.limit)), "x-ratelimit-reset-requests": "1s"}
+            headers |= {
+                "x-ratelimit-remaining-requests": str(max(0, self.limit)),
+                "x-ratelimit-reset-requests": self._reset,
+            }
         return headers
 
     # -- answers -------------------------------------------------------------------------------------------------

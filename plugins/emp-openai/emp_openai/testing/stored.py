@@ -11,6 +11,7 @@ from emp_openai.testing.talk import told_by, words_of
 __all__ = ["FINAL", "Stored"]
 
 FINAL = ("completed", "failed", "incomplete", "cancelled")
+_FAILS = ("fail", "collapse")
 _REFUSAL = {"type": "refusal", "refusal": "I cannot help with that."}
 
 
@@ -67,9 +68,14 @@ class Stored:
         content = [_REFUSAL if told.endswith("refuse") else part]
         item = {"type": "message", "role": "assistant", "status": "completed", "content": content}
         usage = {"input_tokens": len(told.split()), "output_tokens": len(words)}
-        status = "failed" if told.endswith("fail") else "incomplete" if told.endswith("unfinished") else "completed"
-        self.response |= {"status": status, "output": [item], "usage": {**usage, "total_tokens": sum(usage.values())}}
+        status = "failed" if told.endswith(_FAILS) else "incomplete" if told.endswith("unfinished") else "completed"
+        self.response |= {
+            "status": status,
+            "output": [item] if words else [],
+            "usage": {**usage, "total_tokens": sum(usage.values())},
+        }
         if status == "failed":
+            self.response["usage"] = None
             self.response["error"] = {"code": "server_error", "message": "The model failed"}
         if status == "incomplete":
             self.response["incomplete_details"] = {"reason": "max_output_tokens"}

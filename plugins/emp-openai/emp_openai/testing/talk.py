@@ -21,7 +21,7 @@ def words_of(told: str) -> Iterator[str]:
             yield from itertools.cycle((" tick", " tock"))
         case "json":
             yield from ('{"answer":', " 42}")
-        case "nothing":
+        case "nothing" | "fail":
             return
         case _:
             yield from ("Hello", " from", " the", f" fake: {told}")
