@@ -7,6 +7,7 @@ import click
 __all__ = ["COMMANDS", "machine"]
 
 COMMANDS = {
+    "up": "Hold this machine: install, start and watch what it runs, until told to stop.",
     "plan": "Show what this machine would run.",
     "gpus": "Show the machine's GPUs.",
     "render": "Write what it would run as files for process managers and containers.",

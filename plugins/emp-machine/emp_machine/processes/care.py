@@ -101,7 +101,7 @@ class Care:
         self._asked = True
         self._pid = None
         self._anew(now_s)
-        self._stand(Standing.STARTING, self.verdict.reason)
+        self._stand(Standing.STARTING, "" if self.verdict.standing is Standing.WAITING else self.verdict.reason)
 
     def waits_for(self, reason: str) -> None:
         """It cannot be started yet."""

@@ -11,10 +11,7 @@ from emp_machine.processes.pm2 import Pm2Manager
 from emp_machine.processes.roster import read_roster
 from emp_machine.processes.supervisor import SupervisorManager
 
-__all__ = ["MANAGERS", "find_pm2", "open_manager"]
-
-MANAGERS = ("auto", "pm2", "supervisor")
-"""What may be asked for."""
+__all__ = ["end_other_managers", "find_pm2", "open_manager"]
 
 
 def find_pm2(environ: Mapping[str, str]) -> Path | None:
@@ -35,10 +32,10 @@ def open_manager(root: Path, wanted: str, environ: Mapping[str, str]) -> Process
     Raises:
         ConfigError: PM2 is asked for and is not installed.
     """
-    if wanted == "auto":
-        roster = read_roster(root)
-        wanted = roster.manager if roster is not None else "auto"
     pm2 = find_pm2(environ)
+    if wanted == "auto":
+        last = _last(root)
+        wanted = last if last == "supervisor" or pm2 is not None else "auto"
     if wanted == "supervisor" or (wanted == "auto" and pm2 is None):
         return SupervisorManager(root, environ)
     if pm2 is None:
@@ -48,3 +45,21 @@ def open_manager(root: Path, wanted: str, environ: Mapping[str, str]) -> Process
             "EMP_PROCESS_MANAGER=supervisor",
         )
     return Pm2Manager(root, environ, pm2)
+
+
+async def end_other_managers(manager: ProcessManager, environ: Mapping[str, str]) -> None:
+    """End what another kind of manager runs in the same folder: two of them would run everything twice.
+
+    Raises:
+        MachineError: it does not do as it was told.
+    """
+    last = _last(manager.root)
+    if last in ("auto", manager.kind) or (last == "pm2" and find_pm2(environ) is None):
+        return
+    await open_manager(manager.root, last, environ).shutdown()
+
+
+def _last(root: Path) -> str:
+    """The kind of manager that was used last; ``auto``: none was."""
+    roster = read_roster(root)
+    return "auto" if roster is None else roster.manager

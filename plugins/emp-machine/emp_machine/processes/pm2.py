@@ -5,7 +5,6 @@ https://pm2.keymetrics.io/docs/usage/application-declaration/. It is driven by i
 """
 
 import json
-import math
 import os
 import signal
 import socket
@@ -29,6 +28,7 @@ from emp_machine.processes.interface import LogLine, ProcessManager, ProcessStat
 from emp_machine.processes.remains import end_remains, marked
 from emp_machine.processes.roster import Known, Roster, fingerprint, read_roster, write_roster
 from emp_machine.processes.tailing import last_lines, tail
+from emp_machine.render.pm2 import pm2_app
 
 __all__ = ["Pm2Manager", "parse_list"]
 
@@ -104,7 +104,7 @@ class Pm2Manager(ProcessManager):
         for process in processes:
             make_folders(process, self.root)
             one = marked(process, self.root)
-            apps.append(_app(evolve(one, environ={**one.environ, _FINGERPRINT: fingerprint(process)})))
+            apps.append(pm2_app(evolve(one, environ={**one.environ, _FINGERPRINT: fingerprint(process)})))
         write_private(self._config, f"module.exports = {json.dumps({'apps': apps}, indent=2)};\n")
 
     async def _delete(self, names: Sequence[str]) -> None:
@@ -229,25 +229,6 @@ def parse_list(text: str) -> list[dict[str, Any]]:
                 if isinstance(found, list) and all(isinstance(one, dict) and "pm2_env" in one for one in found):
                     return found
     raise MachineError("`pm2 jlist` printed no list", hint="`pm2 --version` should be 5 or newer")
-
-
-def _app(process: Process) -> dict[str, Any]:
-    return {
-        "name": process.name,
-        "script": process.argv[0],
-        "args": list(process.argv[1:]),
-        "interpreter": "none",
-        "cwd": str(process.cwd),
-        "env": dict(process.environ),
-        "out_file": str(process.log),
-        "error_file": str(process.log),
-        "merge_logs": True,
-        "autorestart": True,
-        "exp_backoff_restart_delay": 100,
-        "kill_timeout": math.ceil(process.stop_s * 1000),
-        "treekill": True,
-        "vizion": False,
-    }
 
 
 def _state(one: Mapping[str, Any]) -> ProcessState:

@@ -8,7 +8,7 @@ from anyio.abc import TaskGroup
 
 from emp_core.log.logger import get_logger
 from emp_machine.errors import MachineError
-from emp_machine.plan.model import Process
+from emp_machine.plan.model import Process, ProcessKind
 from emp_machine.processes.care import Care, Deed, Patience, Standing, Verdict
 from emp_machine.processes.interface import ProcessManager
 from emp_machine.processes.probing import Probe
@@ -72,6 +72,18 @@ class Watcher:
             and (verdict.standing is not Standing.WAITING or self._in_vain(name))
             for name, verdict in self.verdicts.items()
         )
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no worker will ever run, unless somebody does something: each was given up, or needs one that was."""
+        workers = [one for one in self._processes if one.kind is ProcessKind.WORKER]
+        return bool(workers) and all(self._lost(one) for one in workers)
+
+    def _lost(self, process: Process) -> bool:
+        standing = self._cares[process.name].verdict.standing
+        if standing is Standing.WAITING:
+            return any(self._lost(self._named(name)) for name in process.needs)
+        return standing is Standing.GIVEN_UP
 
     def _in_vain(self, name: str) -> bool:
         return self._hindrance(self._named(name)) is not None

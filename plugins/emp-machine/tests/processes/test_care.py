@@ -18,31 +18,35 @@ def begun(start_s: float | None = 10.0) -> Care:
     return care
 
 
+def standing(care: Care) -> Standing:
+    return care.verdict.standing
+
+
 def well(care: Care, now_s: float = 1) -> Care:
     assert care.checked(True, "", now_s) is Deed.NOTHING
-    assert care.verdict.standing is Standing.WELL
+    assert standing(care) is Standing.WELL
     return care
 
 
 def test_a_process_is_starting_until_it_answers() -> None:
     care = begun()
     assert care.checked(False, "no answer", 5) is Deed.NOTHING
-    assert care.verdict.standing is Standing.STARTING
+    assert standing(care) is Standing.STARTING
     well(care, 6)
 
 
 def test_one_without_a_health_check_is_well_when_it_has_lived_for_a_moment() -> None:
     care = begun(None)
     assert care.seen(running(1), 0.9) is Deed.NOTHING
-    assert care.verdict.standing is Standing.STARTING
+    assert standing(care) is Standing.STARTING
     assert care.seen(running(1), 1) is Deed.NOTHING
-    assert care.verdict.standing is Standing.WELL
+    assert standing(care) is Standing.WELL
 
 
 def test_one_that_does_not_answer_in_time_is_restarted_after_a_while() -> None:
     care = begun()
     assert care.checked(False, "no answer", 10) is Deed.NOTHING
-    assert care.verdict.standing is Standing.UNWELL
+    assert standing(care) is Standing.UNWELL
     assert care.verdict.reason == "no answer; it had 10 s to start"
     assert care.seen(running(1), 10.9) is Deed.NOTHING
     assert care.seen(running(1), 11) is Deed.RESTART
@@ -55,16 +59,16 @@ def test_a_single_wrong_answer_is_forgiven() -> None:
     assert care.checked(False, "no answer", 3) is Deed.NOTHING
     assert care.checked(True, "", 4) is Deed.NOTHING
     assert care.checked(False, "no answer", 5) is Deed.NOTHING
-    assert care.verdict.standing is Standing.WELL
+    assert standing(care) is Standing.WELL
 
 
 def test_wrong_answers_in_a_row_are_a_failure_unless_it_recovers_before_the_restart() -> None:
     care = well(begun())
     for now_s in (2, 3, 4):
         care.checked(False, "no answer", now_s)
-    assert care.verdict.standing is Standing.UNWELL
+    assert standing(care) is Standing.UNWELL
     assert care.checked(True, "", 4.5) is Deed.NOTHING
-    assert care.verdict.standing is Standing.WELL
+    assert standing(care) is Standing.WELL
     assert care.seen(running(1), 100) is Deed.NOTHING
 
 
@@ -81,16 +85,16 @@ def test_one_that_fails_again_and_again_is_given_up_with_the_reason() -> None:
         now_s += 10
         deeds.append(care.checked(False, "no answer", now_s))
         now_s += 8
-        if care.verdict.standing is Standing.UNWELL:
+        if standing(care) is Standing.UNWELL:
             assert care.seen(running(pid - 1), now_s) is Deed.RESTART
             care.begun(now_s)
             care.seen(running(pid), now_s)
     assert deeds[-1] is Deed.STOP
-    assert care.verdict.standing is Standing.GIVEN_UP
+    assert standing(care) is Standing.GIVEN_UP
     assert care.verdict.reason == "no answer; it had 10 s to start; that was failure 4 in a row"
     assert care.verdict.restarts == 3
     assert care.seen(ProcessStatus("one", ProcessState.STOPPED), now_s) is Deed.NOTHING
-    assert care.verdict.standing is Standing.GIVEN_UP
+    assert standing(care) is Standing.GIVEN_UP
 
 
 def test_one_that_ends_by_itself_again_and_again_is_given_up() -> None:
@@ -107,18 +111,18 @@ def test_a_failure_after_a_good_while_is_the_first_again() -> None:
         assert care.seen(running(pid), pid * 100) is Deed.NOTHING
         assert care.seen(running(pid), pid * 100 + 1) is Deed.NOTHING
         assert care.seen(running(pid), pid * 100 + 40) is Deed.NOTHING
-    assert care.verdict.standing is Standing.WELL
+    assert standing(care) is Standing.WELL
     assert care.verdict.restarts == 18
 
 
 def test_what_somebody_stops_stays_so_until_somebody_starts_it() -> None:
     care = well(begun())
     assert care.seen(ProcessStatus("one", ProcessState.STOPPED), 2) is Deed.NOTHING
-    assert care.verdict.standing is Standing.STOPPED
+    assert standing(care) is Standing.STOPPED
     assert care.checked(False, "no answer", 3) is Deed.NOTHING
     assert care.seen(ProcessStatus("one", ProcessState.STOPPED), 1000) is Deed.NOTHING
     assert care.seen(running(2), 1001) is Deed.NOTHING
-    assert care.verdict.standing is Standing.STARTING
+    assert standing(care) is Standing.STARTING
     well(care, 1002)
     assert care.verdict.restarts == 0
 
@@ -127,11 +131,11 @@ def test_one_that_was_given_up_is_looked_after_again_when_somebody_starts_it() -
     care = begun(None)
     for pid in range(2, 6):
         care.seen(running(pid), pid)
-    assert care.verdict.standing is Standing.GIVEN_UP
+    assert standing(care) is Standing.GIVEN_UP
     care.seen(running(99), 50)
-    assert care.verdict.standing is Standing.STARTING
+    assert standing(care) is Standing.STARTING
     assert care.seen(running(100), 51) is Deed.NOTHING
-    assert care.verdict.standing is Standing.STARTING
+    assert standing(care) is Standing.STARTING
 
 
 def test_one_that_its_manager_gave_up_is_tried_again() -> None:
@@ -147,6 +151,6 @@ def test_a_restart_that_was_asked_for_is_nobodys_stop(state: ProcessState) -> No
     care = well(begun())
     care.begun(2)
     assert care.seen(ProcessStatus("one", state), 2) is Deed.NOTHING
-    assert care.verdict.standing is Standing.STARTING
+    assert standing(care) is Standing.STARTING
     care.seen(running(2), 3)
     assert care.verdict.restarts == 0

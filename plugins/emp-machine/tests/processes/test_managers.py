@@ -180,7 +180,9 @@ async def test_what_a_killed_manager_leaves_is_ended_before_anything_starts(
     await manager.start()
     orphan = await pid_of(manager, "one")
     await until_begun(manager, "one")
-    os.kill(await manager.pid(), signal.SIGKILL)
+    keeper = await manager.pid()
+    assert keeper is not None
+    os.kill(keeper, signal.SIGKILL)
 
     async def gone() -> bool:
         return not await manager.runs()
