@@ -42,6 +42,7 @@ def _shown(made: MachinePlan) -> dict[str, Any]:
     return {
         "machine_id": made.machine_id,
         "root": made.root,
+        "own_redis": made.own_redis,
         "gpus": [{**attrs.asdict(gpu), "device": gpu.visible} for gpu in made.gpus],
         "services": [_service(one) for one in made.services],
         "processes": [_process(one, made) for one in made.processes],
@@ -87,8 +88,9 @@ def _health(check: HealthCheck) -> dict[str, Any]:
 
 def _text(made: MachinePlan) -> str:
     gpus = ", ".join(f"{gpu.index}: {clean(gpu.model or 'unknown')}" for gpu in made.gpus) or "none"
+    hub = hide_secrets(made.environ["HUB_REDIS_URL"]) + (", its own" if made.own_redis else "")
     parts = [
-        f"Machine    {clean(made.machine_id)}\nFolder     {made.root}\nGPUs       {gpus}",
+        f"Machine    {clean(made.machine_id)}\nFolder     {made.root}\nRedis      {clean(hub)}\nGPUs       {gpus}",
         table(("service", "type", "installer", "instances"), map(_service_row, made.services)),
         table(("instance", "gpu", "listens on", "health"), map(_instance_row, made.instances)),
         table(("worker", "id", "gpu", "works with", "starts after"), map(_worker_row, made.workers)),

@@ -9,6 +9,7 @@ from attrs import evolve
 from emp_core.config import Settings, load_settings
 from emp_core.errors import ConfigError
 from emp_core.plugins.loaded import Plugins
+from emp_core.queue.addresses import parse_address
 from emp_core.services.schema import ServiceEntry, ServiceMapping
 from emp_machine.gpus import usable_gpus
 from emp_machine.plan.aliases import with_aliases
@@ -27,6 +28,7 @@ __all__ = ["plan_machine"]
 T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHOWN_MAX = 80
 _NOTHING: Mapping[int, str] = {}
 
@@ -61,6 +63,9 @@ def plan_machine(
     machine = _read(MachineSettings, environ, problems)
     root = root_of(settings, machine)
 
+    problems += _unusable_hub(settings)
+    if machine.host not in _LOOPBACK:
+        notes.append(f"services listen on {machine.host}: whoever reaches this machine there can use them")
     wished = wishes(settings.workers, mapping, plugins, environ, problems)
     usable = usable_gpus(settings, machine, environ, gpus, gpu_trouble, problems, notes)
     indexes = [gpu.index for gpu in usable]
@@ -119,6 +124,15 @@ def _read(settings_class: type[T], environ: Mapping[str, str], problems: list[st
         problems += error.problems
         wrong = tuple(problem.partition("=")[0] for problem in error.problems)
         return load_settings(settings_class, {name: value for name, value in environ.items() if name not in wrong})
+
+
+def _unusable_hub(settings: Settings) -> tuple[str, ...]:
+    try:
+        if settings.redis_url is not None:
+            parse_address(settings.redis_url)
+    except ConfigError as error:
+        return tuple(f"HUB_REDIS_URL: {problem}" for problem in error.problems or (error.message,))
+    return ()
 
 
 def _needed(placed: Sequence[Placed], entries: Mapping[str, ServiceEntry]) -> dict[str, list[Place]]:

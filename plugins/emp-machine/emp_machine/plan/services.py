@@ -19,7 +19,7 @@ from emp_machine.plan.placing import Place
 from emp_machine.plan.ports import Ports
 from emp_machine.plan.redis import REDIS, REDIS_HOST
 
-__all__ = ["PlannedService", "ServicePlanner"]
+__all__ = ["PlannedService", "ServicePlanner", "endpoint_of"]
 
 _NOT_IN_A_VARIABLE = re.compile(r"[^A-Za-z0-9]+")
 
@@ -140,7 +140,7 @@ class ServicePlanner:
             health=launch.health,
             gpu=instance.gpu,
             stop_s=launch.stop_s,
-            endpoint=None if instance.port is None else f"{instance.host}:{instance.port}",
+            endpoint=endpoint_of(instance),
         )
 
     def _gpu_variables(self, instance: ServiceInstance) -> dict[str, str]:
@@ -152,6 +152,14 @@ class ServicePlanner:
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "GPU_INDEX": str(instance.gpu),
         }
+
+
+def endpoint_of(instance: ServiceInstance) -> str | None:
+    """Where an instance listens: ``127.0.0.1:8188``."""
+    if instance.port is None:
+        return None
+    host = f"[{instance.host}]" if ":" in instance.host else instance.host
+    return f"{host}:{instance.port}"
 
 
 def _port_variable(service: str) -> str:

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from emp_core.errors import ConfigError
 from emp_core.plugins.loaded import Plugins
 from emp_core.services.resolve import WorkerPlan, resolve_workers
 from emp_core.services.schema import ServiceEntry, ServiceMapping
 
-__all__ = ["ALL", "Wish", "wishes"]
+__all__ = ["Wish", "wishes"]
 
-ALL = "auto"
-"""What stands behind the colon of an item of WORKERS that asks for as many workers as the machine can give."""
+_ALL = "auto"
 
 
 @frozen
@@ -49,24 +48,30 @@ def wishes(
 
     Types that are named twice are asked for together.
     """
-    try:
-        plans = resolve_workers([_without_auto(item) for item in workers], mapping, plugins, environ)
-    except ConfigError as error:
-        problems += error.problems or (error.message,)
-        return ()
     found: dict[str, Wish] = {}
-    by_type = {plan.worker_type: plan for plan in plans}
-    for item in workers:
-        name, count = _counted(item)
-        wish = found.get(name)
-        auto = count == ALL
-        number = int(count) if count and not auto else None
-        if wish is not None:
-            auto = auto and wish.auto
-            number = None if number is None or wish.count is None else wish.count + number
-        plan = by_type[name]
-        found[name] = Wish(name, plan.is_gpu_bound, _services(plan, mapping), number, auto)
+    for item in workers or ("",):
+        try:
+            # One by one: a mistake in one item does not hide what is wrong with the others.
+            plan, *_ = resolve_workers([_without_auto(item)] if item else (), mapping, plugins, environ)
+        except ConfigError as error:
+            problems += error.problems or (error.message,)
+            continue
+        wish = _wish(item, plan, mapping)
+        found[wish.worker_type] = _together(found.get(wish.worker_type), wish)
     return tuple(found.values())
+
+
+def _wish(item: str, plan: WorkerPlan, mapping: ServiceMapping) -> Wish:
+    _, count = _counted(item)
+    number = int(count) if count and count != _ALL else None
+    return Wish(plan.worker_type, plan.is_gpu_bound, _services(plan, mapping), number, auto=count == _ALL)
+
+
+def _together(one: Wish | None, other: Wish) -> Wish:
+    if one is None:
+        return other
+    count = None if one.count is None or other.count is None else one.count + other.count
+    return evolve(one, count=count, auto=one.auto and other.auto)
 
 
 def _counted(item: str) -> tuple[str, str]:
@@ -76,7 +81,7 @@ def _counted(item: str) -> tuple[str, str]:
 
 def _without_auto(item: str) -> str:
     name, count = _counted(item)
-    return name if count == ALL else item
+    return name if count == _ALL else item
 
 
 def _services(plan: WorkerPlan, mapping: ServiceMapping) -> dict[str, ServiceEntry]:

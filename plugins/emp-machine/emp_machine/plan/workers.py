@@ -14,7 +14,7 @@ from emp_core.storage.s3_access import S3Settings
 from emp_machine.plan.model import Process, ProcessKind
 from emp_machine.plan.placing import Placed
 from emp_machine.plan.redis import REDIS
-from emp_machine.plan.services import PlannedService
+from emp_machine.plan.services import PlannedService, endpoint_of
 
 __all__ = ["WorkerPlanner", "declared_variables", "handed_to_workers"]
 
@@ -101,7 +101,7 @@ class WorkerPlanner:
         own = [
             self.services[service].instances[where] for service, where in worker.instances.items() if service != REDIS
         ]
-        return [f"{one.host}:{one.port}" for one in own if one.port is not None]
+        return [endpoint for one in own if (endpoint := endpoint_of(one)) is not None]
 
 
 def _folders(placed: Sequence[Placed], names: Sequence[str]) -> list[Path]:

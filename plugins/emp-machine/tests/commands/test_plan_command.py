@@ -39,6 +39,7 @@ def test_people_are_shown_tables(emp: Emp) -> None:
         "openai   external_api                             elsewhere",
         "Note: EXECUTION_SERVICE_PORT is taken for COMFYUI_BASE_PORT=9000",
         "GPUs       0: mock, 1: mock",
+        "Redis      redis://127.0.0.1:6379, its own",
     ):
         assert line in said.out
 

@@ -61,6 +61,10 @@ def test_services_listen_on_this_machine_alone_unless_told_otherwise(make_plan: 
     shown = make_plan({"WORKERS": "comfyui", "EMP_MACHINE_HOST": "0.0.0.0"})  # noqa: S104 - what a test asks for
     assert endpoints(shown)["comfyui-gpu0"] == "0.0.0.0:8188"
     assert endpoints(shown)["redis"] == "127.0.0.1:6379"
+    assert shown.notes == ("services listen on 0.0.0.0: whoever reaches this machine there can use them",)
+    inside = make_plan({"WORKERS": "comfyui", "EMP_MACHINE_HOST": "::1"})
+    assert endpoints(inside)["comfyui-gpu0"] == "[::1]:8188"
+    assert inside.notes == ()
 
 
 def test_a_service_elsewhere_is_neither_installed_nor_given_ports(make_plan: MakePlan) -> None:

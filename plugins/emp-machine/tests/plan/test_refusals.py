@@ -140,7 +140,8 @@ def test_services_that_lead_a_worker_to_two_places_by_one_variable_are_refused(m
 
 def test_all_reasons_are_told_at_once(make_plan: MakePlan) -> None:
     environ = {
-        "WORKERS": "comfyui:3,ollama,tool",
+        "WORKERS": "comfyui:3,ollama,nothing,tool,openai:x",
+        "HUB_REDIS_URL": "http://hub",
         "EMP_GRACE_S": "soon",
         "GPU_MODE": "cardboard",
         "OLLAMA_BASE_PORT": "8188",
@@ -150,6 +151,9 @@ def test_all_reasons_are_told_at_once(make_plan: MakePlan) -> None:
     for reason in ("EMP_GRACE_S='soon'", "GPU_MODE='cardboard'", "have room for 2", "port 8188 is used by"):
         assert reason in told
     assert "port 8189 of comfyui-gpu1 is taken by nginx" in told
+    assert "'nothing': no worker type of this name" in told
+    assert "'openai:x': expected a whole number" in told
+    assert "HUB_REDIS_URL: " in told
     assert "no installed plugin has the installer 'None'" in told
 
 
@@ -157,3 +161,10 @@ def test_a_secret_is_not_told_with_the_reason(make_plan: MakePlan) -> None:
     problems = refused(make_plan, {"WORKERS": "openai", "EMP_STORES": "hunter2"})
     assert "hunter2" not in str(problems)
     assert "EMP_STORES=(hidden)" in str(problems)
+
+
+def test_a_hub_that_cannot_be_read_is_refused_without_its_password(make_plan: MakePlan) -> None:
+    problems = refused(make_plan, {"WORKERS": "openai", "HUB_REDIS_URL": "http://me:hunter2@hub"})
+    assert len(problems) == 1
+    assert problems[0].startswith("HUB_REDIS_URL: ")
+    assert "hunter2" not in problems[0]
