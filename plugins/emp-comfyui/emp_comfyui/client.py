@@ -1,7 +1,7 @@
 """ComfyUI's HTTP routes, as calls."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -143,6 +143,16 @@ class ComfyUIClient:
             if read is not None and read.client_id == client_id:
                 return read
         return None
+
+    async def delete_history(self, prompt_ids: Sequence[str]) -> None:
+        """Take prompts out of the history: it lives in the server's memory, with whole workflows."""
+        await self.http.request(
+            "POST",
+            "/history",
+            json={"delete": list(prompt_ids)},
+            silence_s=self._quick_s,
+            accept=(403, *_NO_SUCH_ROUTE),  # a proxy may not let it through, and the server does as well without
+        )
 
     async def delete_waiting(self, prompt_id: str) -> None:
         """Take a prompt out of the queue. Answers alike whether it was there."""

@@ -1,6 +1,7 @@
 """`ComfyUIWebSocketConnector`: jobs as prompts of a ComfyUI server."""
 
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _STANDSTILL_PAUSE_S = 0.7
 _CACHE_TRIES = 2
 _CACHE_PAUSE_S = 0.3
 """The server empties its cache when it next has nothing to do: a prompt that comes at once is still answered from it."""
+_HISTORY_S = 600.0
+_ENDED_MOST = 10_000
 _WORTH_A_RUN = ("output_missing", "no_output", "interrupted")
 _MESSAGES = {
     "status": MessageType.CONNECTION,
@@ -80,6 +83,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             self.log.warning("secrets go to the server unencrypted: set EMP_COMFYUI_TLS", endpoint=self.endpoint)
         self._sent_headers = self.access.sent_headers()
         self._durations = Durations()
+        self._ended: deque[tuple[float, str]] = deque(maxlen=_ENDED_MOST)
         self._folders: SharedFolders | None = None
         self.comfyui = ComfyUIClient(self, stall_s=self.settings.stall_s)
         self.inventory = Inventory(self.comfyui, self.log)
@@ -207,7 +211,10 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
                 socket=socket,
                 durations=self._durations,
             )
-            return await run.submit_and_watch()
+            try:
+                return await run.submit_and_watch()
+            finally:
+                self._ended.append((anyio.current_time(), run.prompt_id))
 
     async def _adopt(self, workflow: Workflow, context: JobContext) -> Finished | None:
         """The run that an earlier attempt began, if it goes on or went well.
@@ -272,6 +279,19 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
             {kind: path for kind, path in found.items() if kind == "input" or self.settings.read_files}
         )
 
+    async def tidy_history(self) -> None:
+        """Remove prompts from the server's history that ended a while ago: a later attempt may look for one before.
+
+        Raises:
+            ServiceUnavailable, ConnectionLost: the server does not answer.
+        """
+        past = anyio.current_time() - _HISTORY_S
+        old = [prompt_id for ended_at, prompt_id in self._ended if ended_at <= past]
+        if old and not self.settings.keep_history:
+            await self.comfyui.delete_history(old)
+        while self._ended and self._ended[0][0] <= past:
+            self._ended.popleft()
+
     async def check_health(self) -> Health:
         """Whether the server answers, and runs the prompts that it takes.
 
@@ -281,6 +301,7 @@ class ComfyUIWebSocketConnector(WebSocketConnector):
         waiting = 0
         try:
             with anyio.fail_after(self.health_timeout_s):
+                await self.tidy_history()
                 for look in range(_STANDSTILL_LOOKS):
                     await anyio.sleep(_STANDSTILL_PAUSE_S if look else 0)
                     if await self.comfyui.queue_remaining() == 0:

@@ -98,6 +98,12 @@ class ComfyUISettings:
         parse=flag,
         help="Whether output files stay on the server even where its output folder is at hand and the job names a store.",
     )
+    keep_history: bool = setting(
+        "EMP_COMFYUI_KEEP_HISTORY",
+        default=False,
+        parse=flag,
+        help="Whether ended prompts stay in the server's history; else they are removed after ten minutes.",
+    )
     read_files: bool = setting(
         "EMP_COMFYUI_READ_FILES",
         default=True,

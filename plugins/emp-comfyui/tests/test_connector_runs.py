@@ -1,10 +1,12 @@
 """Jobs that go well, against the fake server."""
 
+import uuid
 from pathlib import Path
 
 import anyio
 import pytest
 from emp_comfyui.testing import FakeComfyUI
+from emp_comfyui.workflow import Workflow
 
 from .rig import BY_FRAMES, Told, bytes_of, image, one_image, rigged, save, slow_image
 
@@ -161,3 +163,22 @@ async def test_outputs_of_nodes_that_were_put_in_at_run_time_name_the_node_that_
     assert "display_node" not in outputs["4"]
     assert "Enlarge" in told.messages
     assert not [message for message in told.messages if message and message.startswith("node 12:3")]
+
+
+@pytest.mark.parametrize(("keep", "left"), [("no", 1), ("yes", 2)])
+async def test_prompts_that_ended_a_while_ago_are_removed_from_the_servers_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, left: int
+):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path, EMP_COMFYUI_KEEP_HISTORY=keep) as rig:
+        await rig.connector.comfyui.submit(
+            Workflow.from_payload(one_image()), prompt_id=str(uuid.uuid4()), client_id="somebody else"
+        )
+        await server.until(lambda: len(server.history) == 1)
+        await rig.run(one_image(1))
+        assert (await rig.connector.check_health()).ok
+        assert len(server.history) == 2
+        monkeypatch.setattr("emp_comfyui.connector._HISTORY_S", 0.0)
+        for _ in range(2):
+            assert (await rig.connector.check_health()).ok
+            assert len(server.history) == left
+        assert len(server.requested("/history", "POST")) == 2 - left

@@ -1,4 +1,4 @@
-"""`Upkeep`: what there is to do at a server once it answers: read its lists, stop what was left there."""
+"""`Upkeep`: what there is to do at a server once it answers: read its lists, stop what was left there, tidy its history."""
 
 import anyio
 from anyio.abc import TaskGroup
@@ -64,6 +64,8 @@ class Upkeep:
         try:
             await self._stop_what_was_left(server)
             await self._hosts.refresh(server)
+            async with self._hosts.connector(server) as connector:
+                await connector.tidy_history()
         except ConfigError:
             log.info("a server was removed", server=server, prompts_left=len(self._left.pop(server, ())))
         except EmpError as error:
