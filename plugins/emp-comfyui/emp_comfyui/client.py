@@ -118,7 +118,11 @@ class ComfyUIClient:
 
     async def _listed_jobs(self) -> QueueView | None:
         reply = await self.http.request(
-            "GET", "/api/jobs", params={"status": "in_progress,pending"}, silence_s=self._quick_s, accept=_NO_SUCH_ROUTE
+            "GET",
+            "/api/jobs",
+            params={"status": "in_progress,pending"},
+            silence_s=self._quick_s,
+            accept=(500, *_NO_SUCH_ROUTE),  # it breaks on anybody's prompt with odd extra_data
         )
         return QueueView.read_jobs(_json_or_none(reply.text)) if reply.status == 200 else None
 

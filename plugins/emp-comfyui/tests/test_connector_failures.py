@@ -309,3 +309,16 @@ async def failure(rig: Rig, payload: Any, told: Told | None = None) -> EmpError:
     except EmpError as error:
         return error
     raise AssertionError("the job went well")
+
+
+async def test_a_server_that_breaks_on_listing_its_jobs_is_asked_for_its_queue(tmp_path: Path):
+    # The list holds everybody's prompts, and one with odd extra_data is enough.
+    broken = Faults(http=[HttpFault("/jobs", "status", times=None)])
+    async with FakeComfyUI(version="0.38.0", faults=broken) as server, rigged(server.url, tmp_path) as rig:
+        server.pause_queue()
+        async with anyio.create_task_group() as group:
+            group.start_soon(rig.run, one_image())
+            await server.until(lambda: len(server.requested("/queue", "GET")) >= 2)
+            server.resume_queue()
+        assert len(server.requested("/jobs")) == 1
+    assert rig.stored == ["out_00001_.png"]
