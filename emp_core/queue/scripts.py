@@ -7,6 +7,7 @@ as ``rest``), ``returns:`` and ``codes:``. Keys and arguments of what is include
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -165,7 +166,9 @@ def load_script(name: str) -> Script:
     prelude = [f"local {key}_key = KEYS[{i}]" for i, key in enumerate(keys, 1)]
     prelude += [f"local {arg} = ARGV[{i}]" for i, arg in enumerate(argv, 1)]
     prelude.append(f"local rest = {len(argv) + 1}")
-    source = "\n".join([*prelude, *(text for _, text in included), body])
+    code = _without_unused("\n".join([*(text for _, text in included), body]))
+    # In a function of its own: Lua finds the names around a function sooner than those beside it.
+    source = "\n".join([*prelude, "return (function()", code, "end)()"])
     return Script(name, header, keys, argv, source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - Redis's own
 
 
@@ -183,6 +186,16 @@ def _read(file: Any) -> tuple[Header, str]:
     return Header(" ".join(purpose), fields), text
 
 
+def _without_unused(code: str) -> str:
+    """Leave out the functions that nothing after them names: Redis makes every function anew for every call."""
+    for function in reversed(list(_FUNCTION.finditer(code))):
+        name, following = function[1], code[function.end() :]
+        if not re.search(rf"\b{name}\b", following):
+            code = code[: function.start()] + following
+    return code
+
+
+_FUNCTION = re.compile(r"^local function (\w+)\(.*?^end$", re.MULTILINE | re.DOTALL)
 _FIELDS = frozenset({"transitions", "include", "keys", "argv", "rest", "returns", "codes"})
 
 

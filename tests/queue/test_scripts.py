@@ -95,3 +95,12 @@ def test_a_call_with_the_wrong_arguments_is_refused():
         bound.call({"token": "t", "session": "s"})
     with pytest.raises(TypeError, match="script retire takes prefix, worker, session, not prefix, session first"):
         load_script("retire").bound(Keys(), {"session": "s"})
+
+
+@pytest.mark.parametrize("name", SCRIPT_NAMES)
+def test_a_script_has_no_function_that_it_does_not_call(name: str):
+    """Redis makes every function of a script anew for every call."""
+    source = load_script(name).source
+    assert [
+        one for one in re.findall(r"local function (\w+)", source) if len(re.findall(rf"\b{one}\b", source)) < 2
+    ] == []

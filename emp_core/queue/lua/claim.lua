@@ -1,7 +1,7 @@
 --- Takes waiting jobs for a worker, best first: the lanes with the smallest turn + penalty among those that it serves.
 --- The same token again gives the same jobs. A worker that ends with free slots stands in workers:idle.
 --- transitions: pending>active
---- include: clock events inbox lines
+--- include: clock events inbox lines served_lanes admitted claimed
 --- keys: pending heads waiting active idle workers lanes_version customers_active
 --- argv: prefix events_max worker session lease_us customer_cap allow deny machine token groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
@@ -11,8 +11,6 @@
 local COLD_SHARE = 0.3
 local COLD_MAX_US = 30000000
 local COLD_REFUSALS = 4
--- A worker that serves no more lanes than this looks each of them up, once the first lanes are none of them.
-local FEW_SERVED = 128
 
 -- How long a worker that was woken takes to come, at most.
 local WOKEN_US = 50000
@@ -27,23 +25,6 @@ if alive_as ~= session then
   return cjson.encode({ 0, '0', -1, 0, {} })
 end
 
-local given, payload_keys = {}, {}
-
-local function give(id, hash)
-  given[#given + 1] = { id, hash }
-  payload_keys[#payload_keys + 1] = prefix .. 'jobs:' .. id .. ':payload'
-end
-
--- One text for all: the client reads it faster than a list of lists.
-local function reply(come_back_us, left)
-  if #given > 0 then
-    for i, payload in ipairs(redis.call('MGET', unpack(payload_keys))) do
-      given[i][3] = payload or 'null'
-    end
-  end
-  return cjson.encode({ 1, lanes_seen or '0', come_back_us, left, given })
-end
-
 -- A repeated call: its reply was lost.
 local last = redis.call('HMGET', mine .. ':claim', 'token', 'ids')
 if last[1] == token then
@@ -53,10 +34,10 @@ if last[1] == token then
       give(id, redis.call('HGETALL', prefix .. 'jobs:' .. id))
     end
   end
-  return reply(-1, redis.call('ZCARD', pending_key))
+  return reply(lanes_seen, -1, redis.call('ZCARD', pending_key))
 end
 
--- Free slots by service.
+-- Free slots by group, and the group of each service.
 local free, group_of, slots = {}, {}, 0
 local at = rest
 for group = 1, tonumber(groups) do
@@ -71,7 +52,8 @@ end
 -- What this worker may take at most, so that the idle ones get their share.
 local waiting_jobs = redis.call('ZCARD', pending_key)
 local idle_others = redis.call('ZCARD', idle_key)
-if idle_others > 0 and redis.call('ZSCORE', idle_key, worker) then
+local was_idle = idle_others > 0 and redis.call('ZSCORE', idle_key, worker)
+if was_idle then
   idle_others = idle_others - 1
 end
 -- Those that were woken a moment ago and have not come yet are as good as idle.
@@ -83,122 +65,35 @@ if redis.call('ZCARD', woken_key) > 0 then
 end
 local limit = math.min(slots, MOST, math.max(1, math.ceil(waiting_jobs / (others + 1))))
 
-local function listed(list)
-  if list == '' then
-    return nil
-  end
-  local set = {}
-  for _, name in ipairs(cjson.decode(list)) do
-    set[name] = true
-  end
-  return set
-end
-local allowed, denied = listed(allow), listed(deny)
-
-local function admits(customer)
-  return (not allowed or allowed[customer]) and not (denied and denied[customer])
-end
-
--- Lanes of this worker that have jobs, by turn + penalty, found without looking at every lane.
-local served = mine .. ':lanes'
-local lanes_found, window_from, window, seen_turn = {}, 0, 16, nil
-local all_seen = false
-local least_penalty_us
-
--- No lane that was not looked at yet can have a better rank than this.
-local function least_rank_unseen()
-  least_penalty_us = least_penalty_us or tonumber(redis.call('ZRANGE', served, 0, 0, 'WITHSCORES')[2] or 0) * 1000
-  return seen_turn + least_penalty_us
-end
-
-local function add_lane(lane, turn, penalty_us)
-  local group = group_of[string.match(lane, '^[^@]+')]
-  if group and free[group] > 0 then
-    lanes_found[#lanes_found + 1] = { lane = lane, rank = turn + penalty_us, penalty_us = penalty_us, group = group }
-  end
-end
-
--- Names and scores of a reply, apart.
-local function apart(scored)
-  local names = {}
-  for i = 1, #scored, 2 do
-    names[#names + 1] = scored[i]
-  end
-  return names
-end
-
-local first_lanes = {}
-
--- The next lanes by turn: enough for a worker that serves the lanes at the head.
-local function look_at_window()
-  local heads = redis.call('ZRANGE', heads_key, window_from, window_from + window - 1, 'WITHSCORES')
-  all_seen = #heads < 2 * window
-  if #heads == 0 then
-    return
-  end
-  local names = apart(heads)
-  local penalties = redis.call('ZMSCORE', served, unpack(names))
-  for i, lane in ipairs(names) do
-    first_lanes[lane] = true
-    if penalties[i] then
-      add_lane(lane, tonumber(heads[2 * i]), penalties[i] * 1000)
-    end
-  end
-  seen_turn = tonumber(heads[#heads])
-  window_from = window_from + window
-  window = math.min(window * 2, 1024)
-end
-
--- All other lanes that this worker serves, at once.
-local function look_at_served()
-  all_seen = true
-  local penalties = redis.call('ZRANGE', served, 0, -1, 'WITHSCORES')
-  local names = apart(penalties)
-  local turns = #names > 0 and redis.call('ZMSCORE', heads_key, unpack(names)) or {}
-  for i, lane in ipairs(names) do
-    if turns[i] and not first_lanes[lane] then
-      add_lane(lane, tonumber(turns[i]), penalties[2 * i] * 1000)
-    end
-  end
-end
-
-local function look_further()
-  if window_from > 0 and redis.call('ZCARD', served) <= FEW_SERVED then
-    look_at_served()
-  else
-    look_at_window()
-  end
-end
-
--- The best lane, and the rank at which another one would be better.
-local function best_lane()
-  while true do
-    local best, second
-    for i, found in ipairs(lanes_found) do
-      if free[found.group] > 0 and not found.shut then
-        if not best or found.rank < best.rank then
-          best, second = found, best and best.rank or second
-        elseif not second or found.rank < second then
-          second = found.rank
-        end
-      end
-    end
-    if all_seen then
-      return best, second
-    end
-    local bound = best and seen_turn and least_rank_unseen()
-    if bound and best.rank <= bound then
-      return best, (second and second < bound) and second or bound
-    end
-    look_further()
-  end
-end
-
-local taken, taken_count, ghosts = {}, 0, 0
-local claims_by_customer = {}
-local touched = {}
 local cold_taken, refusals, come_back_us = false, 0, -1
-local claimed_by = ',"status":"active","worker":' .. cjson.encode(worker) .. ',"machine":' .. cjson.encode(machine) .. ',"attempt":'
+-- Lane → its first turn from now on; false: it has none.
+local heads = {}
+
+local function usable(found)
+  local group = group_of[found.service]
+  return group and free[group] > 0 and not found.shut
+end
+
+-- Whose turn it is in a lane, and when the others have theirs. Says whether the lane is as good as it was believed to be:
+-- its first turn may be that of a customer whom this worker does not admit.
+local function look_at_turns(found)
+  local turns = turns_of(found.lane)
+  local first = redis.call('ZRANGE', turns, '0', '1', 'WITHSCORES')
+  found.customer, found.turn, found.turn_of_others = first[1], first[2], first[4]
+  if not first[1] then
+    heads[found.lane] = false
+  elseif not admits(first[1]) then
+    found.customer, found.turn = first_admitted(turns)
+    found.turn_of_others = first[2]
+  end
+  if not found.customer then
+    found.shut = true
+    return false
+  end
+  local believed = found.rank
+  found.rank = found.turn + found.penalty_us
+  return found.rank <= believed
+end
 
 -- Whether a lane with a penalty is left to a worker that is ready sooner; the bounded wait is counted from when
 -- the job became claimable.
@@ -228,187 +123,131 @@ local function left_to_a_warmer_one(found, id)
   return true
 end
 
-local function begin(id, customer)
-  local job = prefix .. 'jobs:' .. id
-  local hash = redis.call('HGETALL', job)
-  local f = {}
-  for i = 1, #hash, 2 do
-    f[hash[i]] = hash[i + 1]
-  end
-  if f.status ~= 'pending' then
-    -- A ghost: the job was deleted, or an aborted script left it in the line.
-    ghosts = ghosts + redis.call('ZREM', pending_key, id)
-    return
-  end
-  local attempt = string.format('%d', (tonumber(f.attempt) or 0) + 1)
-  local begun = us(now)
-  redis.call('HSET', job, 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'token', token,
-    'attempt', attempt, 'started_at', begun)
-  if f.progress then
-    redis.call('HDEL', job, 'progress', 'message')
-    hash = redis.call('HGETALL', job)
-  end
-  -- What was just written comes last, and so it counts.
-  for _, text in ipairs({ 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'attempt', attempt,
-    'started_at', begun }) do
-    hash[#hash + 1] = text
-  end
-  taken_count = taken_count + 1
-  taken[taken_count] = id
-  claims_by_customer[customer] = (claims_by_customer[customer] or 0) + 1
-  emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - tonumber(f.pending_at or f.created_at)),
-    f.watched)
-  give(id, hash)
-end
-
--- How many more jobs of this customer may run; parks its turn when none.
-local function room_for(lane, customer, turn)
-  local cap = tonumber(customer_cap)
+-- How many more jobs of the customer may run; parks its turn when none.
+local function room_for(found)
+  local cap, customer = tonumber(customer_cap), found.customer
   if cap == 0 or customer == '' then
     return limit
   end
-  local running = tonumber(redis.call('HGET', customers_active_key, customer) or 0) + (claims_by_customer[customer] or 0)
+  local running = (redis.call('HGET', customers_active_key, customer) or 0) + (begun_by_customer[customer] or 0)
   if running >= cap then
-    redis.call('HSET', prefix .. 'parked:' .. customer, lane, turn)
-    drop_turn(lane, customer)
+    redis.call('HSET', prefix .. 'parked:' .. customer, found.lane, found.turn)
+    drop_turn(found.lane, customer)
+    heads[found.lane] = found.turn_of_others or false
   end
   return cap - running
 end
 
--- The customer whose turn it is, among those that this worker admits.
-local function next_customer(lane)
-  if not allowed and not denied then
-    local first = redis.call('ZRANGE', turns_of(lane), 0, 0, 'WITHSCORES')
-    return first[1], first[2]
+-- The customer's next turn, by the job that is first in its line now; nil if there is none.
+local function next_turn(following, arrival, alone)
+  if not following or alone then
+    return arrival
   end
-  for from = 0, redis.call('ZCARD', turns_of(lane)) - 1, 64 do
-    local turns = redis.call('ZRANGE', turns_of(lane), from, from + 63, 'WITHSCORES')
-    for i = 1, #turns, 2 do
-      if admits(turns[i]) then
-        return turns[i], turns[i + 1]
-      end
-    end
-  end
+  -- It joins again at now, less the head start of that job. Later with every job of this call: at equal turns the
+  -- customer whose name sorts first would take all that is left.
+  local times = redis.call('HMGET', prefix .. 'jobs:' .. following, 'start_at', 'created_at')
+  local came = math.max(tonumber(times[1] or 0), tonumber(times[2] or 0))
+  return us(now + #begun - math.max(0, came - arrival))
 end
 
-local function rank_again(found)
-  local _, turn = next_customer(found.lane)
-  if turn then
-    found.rank = tonumber(turn) + found.penalty_us
-  else
-    found.shut = true
+local function earlier(turn, other)
+  if turn and other then
+    return tonumber(other) < tonumber(turn) and other or turn
   end
+  return turn or other
 end
 
--- Takes up to `most` jobs whose rank does not pass `second`, of the customer whose turn it is.
-local function take_from(found, second, most)
-  local lane = found.lane
-  local customer, turn = next_customer(lane)
-  touched[lane] = true
-  if not customer then
-    found.shut = true
-    return
-  end
-  local room = math.min(most, room_for(lane, customer, turn))
+-- Takes up to `most` jobs whose rank does not pass `better`, of the customer whose turn it is.
+local function take_from(found, better, most)
+  local room = math.min(most, room_for(found))
   if room <= 0 then
-    rank_again(found)
+    look_at_turns(found)
     return
   end
-  local line = line_of(lane, customer)
-  local alone = redis.call('HLEN', waiting_key) <= 1
+  local lane, customer = found.lane, found.customer
+  local alone = not found.turn_of_others and redis.call('HLEN', waiting_key) <= 1
   if found.penalty_us > 0 or not alone then
     room = 1
   end
   -- One more than can be taken: who comes next decides the customer's next turn.
+  local line = line_of(lane, customer)
   local first = redis.call('ZRANGE', line, 0, room, 'WITHSCORES')
   if first[1] and left_to_a_warmer_one(found, first[1]) then
     found.shut = true
     refusals = refusals + 1
     return
   end
-  local count = 0
-  for i = 2, math.min(#first, 2 * room), 2 do
-    if count == 0 or not second or first[i] + found.penalty_us <= second then
-      count = count + 1
-    else
-      break
-    end
+  local count = math.min(1, #first)
+  while count < room and first[2 * count + 1] and (not better or first[2 * count + 2] + found.penalty_us <= better) do
+    count = count + 1
   end
-  local ids = redis.call('ZPOPMIN', line, math.max(count, 1))
-  for i = 1, #ids, 2 do
-    local before = taken_count
-    begin(ids[i], customer)
-    free[found.group] = free[found.group] - (taken_count - before)
+  if count > 0 then
+    redis.call('ZREMRANGEBYRANK', line, 0, count - 1)
+  end
+  local group = group_of[found.service]
+  for i = 1, count do
+    if begin(first[2 * i - 1], customer, now) then
+      free[group] = free[group] - 1
+    end
   end
   if found.penalty_us > 0 then
     cold_taken = true
     found.shut = true
   end
-  local following = { first[2 * math.max(count, 1) + 1], first[2 * math.max(count, 1) + 2] }
-  if not following[1] then
-    drop_turn(lane, customer)
-  elseif alone then
-    redis.call('ZADD', turns_of(lane), following[2], customer)
+  local turn = next_turn(first[2 * count + 1], first[2 * count + 2], alone)
+  if turn then
+    redis.call('ZADD', turns_of(lane), turn, customer)
   else
-    -- Joins again at now, less the head start of its next job. Later with every job of this call: at equal turns the
-    -- customer whose name sorts first would take all that is left.
-    local f = redis.call('HMGET', prefix .. 'jobs:' .. following[1], 'start_at', 'created_at')
-    local came = math.max(tonumber(f[1] or 0), tonumber(f[2] or 0))
-    local head_start = math.max(0, came - following[2])
-    redis.call('ZADD', turns_of(lane), us(now + taken_count - head_start), customer)
+    drop_turn(lane, customer)
   end
-  if taken_count < limit then
-    rank_again(found)
+  heads[lane] = earlier(turn, found.turn_of_others) or false
+  if #begun < limit then
+    look_at_turns(found)
   end
 end
 
-while taken_count < limit and refusals < COLD_REFUSALS do
-  local found, second = best_lane()
+while #begun < limit and refusals < COLD_REFUSALS do
+  local found, better = best_lane(usable)
   if not found then
     break
   end
   if found.penalty_us > 0 and cold_taken then
     found.shut = true
-  else
-    take_from(found, second, math.min(limit - taken_count, free[found.group]))
+  elseif found.customer or look_at_turns(found) then
+    take_from(found, better, math.min(limit - #begun, free[group_of[found.service]]))
   end
 end
 
-for lane in pairs(touched) do
-  set_head(lane, now)
+for lane, turn in pairs(heads) do
+  put_head(lane, turn, now)
 end
-if taken_count > 0 then
-  redis.call('ZREM', pending_key, unpack(taken))
-  local leases = {}
-  local ends = us(now + tonumber(lease_us))
-  for i = 1, taken_count do
-    leases[2 * i - 1], leases[2 * i] = ends, taken[i]
+write_begun(now)
+
+-- What it did last. An idle one also says what it could begin now.
+local made
+if #begun < slots then
+  local services = {}
+  for service, group in pairs(group_of) do
+    if free[group] > 0 then
+      services[#services + 1] = service
+    end
   end
-  redis.call('ZADD', active_key, unpack(leases))
-  for customer, count in pairs(claims_by_customer) do
-    redis.call('HINCRBY', customers_active_key, customer, count)
+  made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(begun, ' '),
+    'free', ' ' .. table.concat(services, ' ') .. ' ', 'allow', allow, 'deny', deny)
+  redis.call('ZADD', idle_key, 'NX', us(now), worker)
+else
+  made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(begun, ' '))
+  if was_idle then
+    redis.call('ZREM', idle_key, worker)
   end
 end
-local with_free_slots = {}
-for service, group in pairs(group_of) do
-  if free[group] > 0 then
-    with_free_slots[#with_free_slots + 1] = service
-  end
-end
-local made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(taken, ' '),
-  'free', ' ' .. table.concat(with_free_slots, ' ') .. ' ', 'allow', allow, 'deny', deny)
 if made > 0 then
   -- From then on every heartbeat keeps it.
   redis.call('PEXPIRE', mine .. ':claim', 60000)
 end
 
-local left = waiting_jobs - taken_count - ghosts
-if taken_count < slots then
-  redis.call('ZADD', idle_key, 'NX', us(now), worker)
-else
-  redis.call('ZREM', idle_key, worker)
-end
-if taken_count == limit and left > 0 and idle_others > 0 then
+local left = waiting_jobs - #begun - ghosts
+if #begun == limit and left > 0 and idle_others > 0 then
   -- What this worker leaves is for others: wake two, who will wake two each.
   local next_lane = redis.call('ZRANGE', heads_key, 0, 0)[1]
   if next_lane and wake(next_lane, now) then
@@ -416,4 +255,4 @@ if taken_count == limit and left > 0 and idle_others > 0 then
   end
 end
 write_events()
-return reply(come_back_us < 0 and -1 or math.ceil(come_back_us), left)
+return reply(lanes_seen, come_back_us < 0 and -1 or math.ceil(come_back_us), left)

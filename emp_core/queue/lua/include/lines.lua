@@ -25,15 +25,18 @@ local function open_lane(lane, requirement, now)
   return true
 end
 
--- Puts the first turn of a lane into the index of lanes, or takes the lane out of it.
-local function set_head(lane, now)
-  local first = redis.call('ZRANGE', turns_of(lane), 0, 0, 'WITHSCORES')
-  if first[1] then
-    redis.call('ZADD', heads_key, first[2], lane)
+-- Puts the first turn of a lane into the index of lanes; without one takes the lane out of it.
+local function put_head(lane, turn, now)
+  if turn then
+    redis.call('ZADD', heads_key, turn, lane)
   else
     redis.call('ZREM', heads_key, lane)
     redis.call('ZADD', lanes_empty_key, us(now), lane)
   end
+end
+
+local function set_head(lane, now)
+  put_head(lane, redis.call('ZRANGE', turns_of(lane), 0, 0, 'WITHSCORES')[2], now)
 end
 
 local function take_turn(lane, customer, turn)
