@@ -47,7 +47,7 @@ def _shown(made: MachinePlan) -> dict[str, Any]:
         "services": [_service(one) for one in made.services],
         "processes": [_process(one, made) for one in made.processes],
         "environ": shown_variables(made.environ, made.secrets),
-        "notes": list(made.notes),
+        "notes": [hide_secrets(text) for text in made.notes],
     }
 
 

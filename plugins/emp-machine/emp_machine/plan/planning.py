@@ -90,6 +90,8 @@ def plan_machine(
     shared = handed_to_workers(environ, plugins, handed_on)
     if settings.redis_url is None:
         shared |= services[REDIS].leading(ALONE)
+    if machine.gpu_mode == "mock":
+        shared.setdefault("NUM_GPUS", str(len(usable)))  # what the driver would tell
     workers = WorkerPlanner(services, settings, shared, root, problems).processes(placed)
     processes = (*(one for service in services.values() for one in planner.processes(service)), *workers)
 
@@ -146,9 +148,11 @@ def _needed(placed: Sequence[Placed], entries: Mapping[str, ServiceEntry]) -> di
 def _unusable_settings(
     plugins: Plugins, services: Iterable[PlannedService], environ: Mapping[str, str]
 ) -> Iterator[str]:
-    """What is wrong with the settings of plugins that are used here; a worker would not start with them."""
-    connectors = {service.plan.entry.connector for service in services}
-    used = {plugins.connectors[name].plugin for name in connectors if name in plugins.connectors}
+    """What is wrong with the settings of plugins that are used here; what they bring would not start with them."""
+    entries = [service.plan.entry for service in services]
+    used = {plugins.connectors[one.connector].plugin for one in entries if one.connector in plugins.connectors}
+    names = [one.installer for one in entries if one.installer is not None]
+    used |= {plugins.installers[name].plugin for name in names if name in plugins.installers}
     for plugin in plugins.loaded:
         if plugin.name not in used:
             continue

@@ -14,6 +14,9 @@ __all__ = ["TARGET", "render"]
 TARGET = "emp-machine.target"
 """The unit that all others belong to: started and stopped with it."""
 
+_WORKER_ENDS = "RestartPreventExitStatus=2\n"
+"""Its settings are wrong: starting it again does not help."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,=-]+")
 
 
@@ -60,6 +63,7 @@ EnvironmentFile={_path(folder / process_env(process).path)}
 ExecStart={_command(process.argv)}
 Restart=always
 RestartSec=5
+{_WORKER_ENDS if process.kind is ProcessKind.WORKER else ""}\
 KillMode=mixed
 TimeoutStopSec={math.ceil(process.stop_s)}
 StandardOutput=append:{_path(process.log)}

@@ -39,6 +39,11 @@ def test_pretended_gpus_say_so(make_plan: MakePlan) -> None:
     assert not any(gpu.mock for gpu in make_plan(HUB, gpus=1).gpus)
 
 
+def test_workers_are_told_of_gpus_that_no_driver_can_tell_them_of(make_plan: MakePlan) -> None:
+    assert make_plan({**HUB, "GPU_MODE": "mock"}).workers[0].environ["NUM_GPUS"] == "1"
+    assert "NUM_GPUS" not in make_plan(HUB).workers[0].environ
+
+
 def test_gpus_that_no_driver_tells_of_are_believed_and_noted(make_plan: MakePlan) -> None:
     made = make_plan({**HUB, "NUM_GPUS": "2"}, gpus=0)
     assert made.notes == ("NUM_GPUS=2 is believed: no driver here tells of a GPU",)

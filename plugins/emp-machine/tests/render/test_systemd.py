@@ -46,6 +46,8 @@ def test_workers_start_after_what_they_need_and_all_belong_to_one_target(make_pl
     worker = files["emp-worker-tool-gpu0.service"].text
     assert "After=emp-tool-gpu0.service\n" in worker
     assert "TimeoutStopSec=40\n" in worker
+    assert "RestartSec=5\nRestartPreventExitStatus=2\nKillMode=mixed\n" in worker
+    assert "RestartSec=5\nKillMode=mixed\n" in files["emp-tool-gpu0.service"].text
     assert f"PartOf={TARGET}\n" in worker
     assert "Wants=emp-tool-gpu0.service emp-worker-tool-gpu0.service\n" in files[TARGET].text
     assert "After=" not in files["emp-tool-gpu0.service"].text
