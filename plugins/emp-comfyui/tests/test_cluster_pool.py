@@ -10,9 +10,18 @@ from emp_comfyui.cluster.pool import ComfyUIServerPool
 from emp_comfyui.cluster.server import ComfyUIServer
 from emp_comfyui.testing import FakeComfyUI
 from emp_comfyui.testing.faults import HttpFault
+from emp_comfyui.testing.pictures import plasma
 
 from emp_core.endpoints.endpoint import EndpointStatus
-from emp_core.errors import ConfigError, ConnectionLost, InvalidJob, MissingModel, NotHere, ServiceUnavailable
+from emp_core.errors import (
+    ConfigError,
+    ConnectionLost,
+    InputError,
+    InvalidJob,
+    MissingModel,
+    NotHere,
+    ServiceUnavailable,
+)
 
 from .clusters import QUICK, Fakes, fakes
 from .rig import one_image, save, slow_image
@@ -60,6 +69,22 @@ async def test_without_a_folder_the_bytes_are_in_the_result(tmp_path: Path) -> N
     assert output.data is not None
     assert output.data.startswith(b"\x89PNG")
     assert len(output.data) == output.size_bytes
+
+
+async def test_files_that_a_workflow_refers_to_are_uploaded_to_the_server_that_runs_it(tmp_path: Path) -> None:
+    plate = tmp_path / "plates" / "sh010.png"
+    plate.parent.mkdir()
+    plate.write_bytes(plasma(8, 8, "plate").as_png())
+    graph = {"1": {"class_type": "LoadImage", "inputs": {"image": {"$input": {"path": str(plate)}}}}, "2": save("1")}
+    async with fakes("a", "b") as servers:
+        async with servers.pool(tmp_path, EMP_INPUT_FOLDERS=str(plate.parent)) as pool:
+            done = await pool.run(graph, server="b", folder=tmp_path / "shots")
+        assert [len(servers[name].uploads) for name in "ab"] == [0, 1]
+        async with servers.pool(tmp_path) as pool:
+            with pytest.raises(InputError, match="EMP_INPUT_FOLDERS"):
+                await pool.run(graph)
+    assert [output.name for output in done.outputs] == ["out_00001_.png"]
+    assert [path.name for path in (tmp_path / "shots").iterdir()] == ["out_00001_.png"]
 
 
 async def test_progress_tells_the_server_and_never_falls(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ async with ComfyUIServerPool.from_env() as pool:
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,7 @@ from emp_comfyui.cluster.settings import ClusterSettings
 from emp_comfyui.cluster.status import read_status
 from emp_comfyui.cluster.upkeep import Upkeep
 from emp_comfyui.settings import ComfyUISettings
-from emp_core.config import environment, load_settings
+from emp_core.config import Settings, environment, load_settings
 from emp_core.connectors.base import ServiceConfig, ServiceInfo
 from emp_core.connectors.context import JobContext, Preview, ProgressSink
 from emp_core.endpoints.balancers import Balancer
@@ -38,6 +39,8 @@ from emp_core.endpoints.member import EndpointEvent
 from emp_core.endpoints.place import PoolOptions
 from emp_core.endpoints.pool import EndpointPool
 from emp_core.errors import ConfigError, EmpError
+from emp_core.inputs.fetching import JobInputs
+from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
@@ -79,6 +82,7 @@ class ComfyUIServerPool:
     ) -> None:
         environ = environment() if environ is None else environ
         configured = tuple(servers)
+        self._environ = environ
         self.settings = load_settings(ClusterSettings, environ)
         self._hosts = Hosts(ServiceConfig("comfyui", environ))
         self._hosts.have(configured)
@@ -261,29 +265,47 @@ class ComfyUIServerPool:
         """Run a workflow and fetch what it puts out. Cancelling it stops the workflow on its server.
 
         Args:
-            workflow: in API format, or an object that holds it, as a job's payload does.
+            workflow: in API format, or an object that holds it, as a job's payload does; ``{"$input": …}`` in it is a
+                file that is uploaded to the server.
             server: the name of the server that is to run it; None: the pool chooses.
             folder: where the files go; they get a number where a name is taken. None: their bytes are in the result.
             on_progress: told how far it is. Must return at once; what it raises ends the run.
 
         Raises:
             InvalidJob: the workflow is wrong.
+            InputError, InputUnavailable: a file that it refers to cannot be had.
             NotHere: there is no such server, or it is disabled.
             ServiceUnavailable: no server takes it now, or its server went away and there is no other.
             ConnectorError: by type, what became of it.
         """
         home = None if folder is None else Path(folder)
+        job = _job(workflow)
         with await run_sync(_scratch, home) as scratch:
-            job = _job(workflow)
-            context = JobContext(
-                job,
-                store=LocalStore(Path(scratch)),
-                report=_reporter(lambda: context.endpoint, on_progress),
-                save_checkpoint=_keep_nothing,
-            )
-            run = ClusterRun(self._hosts, self._endpoints, self._upkeep, job, context, server)
-            result, paths = await run.run()
+            store = LocalStore(Path(scratch))
+            async with self._inputs(job, store, Path(scratch)) as inputs:
+                context = JobContext(
+                    job,
+                    store=store,
+                    inputs=inputs,
+                    report=_reporter(lambda: context.endpoint, on_progress),
+                    save_checkpoint=_keep_nothing,
+                )
+                run = ClusterRun(self._hosts, self._endpoints, self._upkeep, job, context, server)
+                result, paths = await run.run()
             return await run_sync(collect, result, paths, home)
+
+    @asynccontextmanager
+    async def _inputs(self, job: Job, store: LocalStore, scratch: Path) -> AsyncIterator[JobInputs]:
+        """The files that a workflow refers to, within the same limits as a worker's."""
+        settings = evolve(Settings.from_env(self._environ), data_dir=scratch / ".inputs")
+        taking = InputTaking.from_settings(settings, store=store)
+        inputs = taking.of(job)
+        try:
+            yield inputs
+        finally:
+            with anyio.CancelScope(shield=True):
+                await inputs.aclose()
+                await taking.aclose()
 
 
 def _job(workflow: Mapping[str, Any]) -> Job:

@@ -70,7 +70,7 @@ class ComfyUIServer:
         }
         if self.dir_local:
             local = self.dir_local.rstrip("/\\")
-            environ |= {"EMP_COMFYUI_OUTPUT_DIR": f"{local}/output", "EMP_COMFYUI_TEMP_DIR": f"{local}/temp"}
+            environ |= {f"EMP_COMFYUI_{kind.upper()}_DIR": f"{local}/{kind}" for kind in ("output", "temp", "input")}
         return environ
 
     def as_dict(self) -> dict[str, Any]:
