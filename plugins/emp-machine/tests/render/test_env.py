@@ -5,7 +5,7 @@ from pathlib import Path
 from emp_machine.envfile import read_env_file
 from emp_machine.render.env import render, variables
 from emp_machine.render.files import write_files
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from .conftest import ODD, MakePlan
@@ -14,6 +14,7 @@ names = st.from_regex(r"[A-Z][A-Z0-9_]{0,8}", fullmatch=True)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, texts, max_size=4))
 def test_what_is_written_is_read_back(tmp_path_factory, environ: dict[str, str]) -> None:
     path = tmp_path_factory.mktemp("env") / "a.env"
