@@ -173,7 +173,7 @@ class AnyTask(Task):
         given = {
             one.name: value
             for one in attrs.fields(AnyTask)
-            if one.name != "task" and (value := getattr(self, one.name)) not in (None, ())
+            if one.name != "task" and (value := getattr(self, one.name)) is not None
         }
         if wrong := sorted(given.keys() - own):
             raise ValueError(f"{', '.join(wrong)} cannot be used with the task {kind.task}")

@@ -12,11 +12,12 @@ from emp_openai.connector import OpenAIConnector
 from emp_openai.testing import FakeOpenAI
 
 from emp_core.connectors.base import ServiceConfig
+from emp_core.queue.queue import JobQueue
 from emp_core.services.resolve import ServiceBinding
 from emp_core.testing.conformance.rig import Rig
 from emp_core.testing.workers import bindings_of
 
-__all__ = ["Gate", "accounts", "binding", "chat", "environ_of", "rigged"]
+__all__ = ["Gate", "accounts", "binding", "chat", "environ_of", "rigged", "until_withdrawn"]
 
 POLL_S = "0.02"
 
@@ -49,6 +50,17 @@ def binding(environ: Mapping[str, str]) -> ServiceBinding:
     """The service, for a worker of the test."""
     [found] = bindings_of("openai")
     return evolve(found, config=ServiceConfig("openai", environ))
+
+
+async def until_withdrawn(queue: JobQueue, *words: str) -> None:
+    """Wait until the worker's service takes no jobs, and says why in these words; no words: until it takes jobs."""
+    with anyio.fail_after(20):
+        while True:  # the worker tells Redis, and nobody else
+            for worker in await queue.workers():
+                reason = worker.capabilities.services["openai"].withdrawn or ""
+                if all(word in reason for word in words) and bool(words) == bool(reason):
+                    return
+            await anyio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -74,6 +74,9 @@ class FakeOpenAI(FakeService):
         pause: lets time pass before each event.
         limit: answers that it gives before its rate limit is met; None: no limit. Raise it to let more through.
         reset: when the limit resets, as its headers tell it.
+
+    Attributes:
+        out_of: what it says when its limit is met: ``ratelimit`` or ``quota``.
     """
 
     def __init__(
@@ -96,8 +99,9 @@ class FakeOpenAI(FakeService):
         self.followed: list[str] = []
         """Ids of responses whose events somebody asked for by their id."""
         self.limit = limit
+        self.out_of = "ratelimit"
         self._reset = reset
-        self._api_key = api_key
+        self.api_key = api_key
         self._models = models
         self._background = background
         self._pause = pause or anyio.lowlevel.checkpoint
@@ -121,7 +125,7 @@ class FakeOpenAI(FakeService):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request as the API does."""
-        if self._api_key is not None and request.headers.get("authorization") != f"Bearer {self._api_key}":
+        if self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return error(401, {"message": "Invalid API key", "type": "authentication_error", "code": "invalid_api_key"})
         if request.method == "GET" and request.path == "/v1/models":
             names = self._models or ("fake",)
@@ -168,7 +172,7 @@ class FakeOpenAI(FakeService):
             return error(404, {**said, "type": "invalid_request_error"})
         word = (told_by(body).split() or [""])[-1]
         if self.limit is not None:
-            word = "ratelimit" if self.limit <= 0 else word
+            word = self.out_of if self.limit <= 0 else word
             self.limit -= 1
         return refused(word, self._headers())
 
