@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import aiohttp
 import anyio
 import pytest
 from emp_comfyui.testing import FakeComfyUI, Faults, HttpFault
@@ -55,6 +56,30 @@ async def test_a_silent_socket_does_not_hang_the_job(tmp_path: Path):
     async with FakeComfyUI(faults=Faults(silent_sockets=True)) as server, rigged(server.url, tmp_path) as rig:
         with anyio.fail_after(20):
             assert (await rig.run(one_image())).artifacts
+
+
+async def test_a_socket_that_another_one_took_over_does_not_hang_the_job(tmp_path: Path):
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        hold = server.hold("ProbeSlow", at_step=2)
+        told = Told()
+
+        async def take_over() -> None:
+            await hold.reached()
+            client_id = server.prompts[0].client_id
+            ours = server.sockets[str(client_id)]
+            async with aiohttp.ClientSession() as session:
+                async with session.ws_connect(f"{server.url}/ws", params={"clientId": str(client_id)}):
+                    await server.until(lambda: server.sockets[str(client_id)] is not ours)
+                await server.until(lambda: str(client_id) not in server.sockets)
+            assert ours in server.hub.all_open, "ours stays open, and gets nothing more"
+            hold.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(take_over)
+            with anyio.fail_after(20):
+                result = await rig.run(slow_image(), told)
+    assert len(result.artifacts) == 1
+    assert told.percents[-1] == 100
 
 
 @pytest.mark.parametrize("dropped", [ENDS, frozenset({"executing"}), frozenset({"executed", "progress_state"})])
