@@ -16,7 +16,7 @@ from emp_core.errors import ConfigError
 from emp_core.plugins.manager import load_plugins
 from emp_core.telemetry.logs import configure_logs
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "tell_checks"]
 
 _COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
 
@@ -35,10 +35,15 @@ def doctor(as_json: bool) -> int:
       WORKERS=comfyui COMFYUI_HOST=gpu1 emp doctor
       emp doctor --json | jq '.data[] | select(.state != "ok")'
     """
+    return tell_checks(_checks, as_json=as_json)
+
+
+def tell_checks(checks: Callable[[], AsyncIterator[Check]], *, as_json: bool) -> int:
+    """Make checks and tell what they find; gives the exit code."""
     found: list[Check] = []
 
     async def run() -> None:
-        async for check in _checks():
+        async for check in checks():
             found.append(check)
             if not as_json:
                 emit(None, _line(check), as_json=False)

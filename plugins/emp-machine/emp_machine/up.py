@@ -22,16 +22,13 @@ from emp_machine.plan.model import MachinePlan
 from emp_machine.processes.care import Standing, Verdict
 from emp_machine.processes.choosing import end_other_managers
 from emp_machine.processes.interface import ProcessManager
-from emp_machine.processes.probing import Workers, health_probes, worker_probes
+from emp_machine.processes.probing import all_probes
 from emp_machine.processes.watching import Watcher
 from emp_machine.speaking import Speaker
 
 __all__ = ["Machine"]
 
 log = get_logger("emp.machine")
-
-_REGISTER_S = 60.0
-"""How long a worker may take to register, besides the time that it waits for Redis."""
 
 
 class Machine:
@@ -65,7 +62,6 @@ class Machine:
         self._drained, self._stopped = anyio.Event(), anyio.Event()
         self._why = ""
         self._watcher: Watcher | None = None
-        self._judged = anyio.Event()
         self._told: dict[str, Verdict] = {}
         self._install_error: InstallError | None = None
 
@@ -123,19 +119,14 @@ class Machine:
         await end_other_managers(self._manager, self._environ)
         await self._manager.apply(self.plan.processes)
         async with httpx.AsyncClient(trust_env=False) as client, anyio.create_task_group() as group:
-            start_s = self._settings.redis_wait_s + _REGISTER_S
-            workers = Workers(self._client, Keys(self._settings.namespace))
-            probes = {
-                **health_probes(self.plan.processes, client),
-                **worker_probes(self.plan.workers, workers, start_s=start_s),
-            }
+            probes = all_probes(self.plan.processes, client, self._client, self._settings)
             watcher = self._watcher = Watcher(self._manager, self.plan.processes, probes, on_change=self._judge)
             group.start_soon(watcher.run, name="emp machine watch")
-            await self._until(lambda: watcher.settled)
+            await watcher.until(lambda: watcher.settled)
             self._refuse_if_hopeless(watcher)
             self._speaker.say(MachinePhase.READY, self._trouble())
             on_ready()
-            await self._until(lambda: watcher.hopeless)
+            await watcher.until(lambda: watcher.hopeless)
             self._refuse_if_hopeless(watcher)
 
     async def _install(self) -> None:
@@ -161,12 +152,6 @@ class Machine:
                 self._note(f"{name}: {_in_words(verdict)}")
         self._told = verdicts
         self._speaker.judge(verdicts)
-        self._judged.set()
-
-    async def _until(self, reached: Callable[[], bool]) -> None:
-        while not reached():
-            self._judged = anyio.Event()
-            await self._judged.wait()
 
     def _refuse_if_hopeless(self, watcher: Watcher) -> None:
         if not watcher.hopeless:

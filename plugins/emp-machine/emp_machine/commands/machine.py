@@ -8,6 +8,13 @@ __all__ = ["COMMANDS", "machine"]
 
 COMMANDS = {
     "up": "Hold this machine: install, start and watch what it runs, until told to stop.",
+    "status": "Show how its processes are.",
+    "logs": "Show what its processes have put out.",
+    "start": "Start what does not run.",
+    "stop": "End processes.",
+    "restart": "End processes and start them again.",
+    "reload": "Restart processes one after another.",
+    "doctor": "Check this box, and say what to do.",
     "plan": "Show what this machine would run.",
     "gpus": "Show the machine's GPUs.",
     "render": "Write what it would run as files for process managers and containers.",
@@ -15,6 +22,9 @@ COMMANDS = {
     "reinstall": "Install a service again, step by step.",
 }
 """The commands, each ``emp_machine.commands.NAME:NAME``, and what the overview says of them."""
+
+_TOGETHER = dict.fromkeys(("status", "logs", "start", "stop", "restart", "reload"), "processes")
+"""Commands that share a module."""
 
 
 class _Commands(click.Group):
@@ -26,7 +36,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"emp_machine.commands.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(
+            import_module(f"emp_machine.commands.{_TOGETHER.get(cmd_name, cmd_name)}"), cmd_name
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -1,23 +1,27 @@
 """How to find out whether a process works, beyond that it lives."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 import anyio
 import httpx
 from attrs import define, frozen
 from redis.exceptions import RedisError
 
+from emp_core.config import Settings
 from emp_core.queue.keys import Keys
 from emp_core.services.launch import HealthCheck
 from emp_machine.plan.model import Process
 from emp_machine.probe import is_healthy
+from emp_machine.processes.roster import Known, known
 
-__all__ = ["Probe", "Workers", "health_probes", "worker_probes"]
+__all__ = ["Probe", "Workers", "all_probes", "health_probes", "worker_probes"]
 
 _FRESH_S = 1.0
 _ANSWER_S = 5.0
 _WORKER_EVERY_S = 5.0
+_REGISTER_S = 60.0
+"""How long a worker may take to register, besides the time that it waits for Redis."""
 
 
 @frozen
@@ -37,21 +41,26 @@ class Probe:
     every_s: float
 
 
-class _WithHealth(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def endpoint(self) -> str | None: ...
-    @property
-    def health(self) -> HealthCheck | None: ...
+def all_probes(
+    processes: Iterable[Process | Known], http: httpx.AsyncClient, redis: Any, settings: Settings
+) -> dict[str, Probe]:
+    """The probes of services and of workers, by name.
+
+    Args:
+        redis: redis-py's client.
+    """
+    those = [one if isinstance(one, Known) else known(one) for one in processes]
+    workers = Workers(redis, Keys(settings.namespace))
+    start_s = settings.redis_wait_s + _REGISTER_S
+    return {**health_probes(those, http), **worker_probes(those, workers, start_s=start_s)}
 
 
-def health_probes(processes: Iterable[_WithHealth], client: httpx.AsyncClient) -> dict[str, Probe]:
+def health_probes(processes: Iterable[Process | Known], client: httpx.AsyncClient) -> dict[str, Probe]:
     """The health checks of processes that have one, by name."""
     return {one.name: _health_probe(one, one.health, client) for one in processes if one.health is not None}
 
 
-def _health_probe(process: _WithHealth, health: HealthCheck, client: httpx.AsyncClient) -> Probe:
+def _health_probe(process: Process | Known, health: HealthCheck, client: httpx.AsyncClient) -> Probe:
     host = _host_of(process)
 
     async def ask() -> bool:
@@ -65,7 +74,7 @@ def _health_probe(process: _WithHealth, health: HealthCheck, client: httpx.Async
     return Probe(ask, problem, health.start_s, health.every_s)
 
 
-def _host_of(process: _WithHealth) -> str:
+def _host_of(process: Process | Known) -> str:
     """Where to knock: a process that listens everywhere is asked on this machine."""
     host = (process.endpoint or "").rpartition("//")[2].rpartition(":")[0].strip("[]")
     return host if host and host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - not listened on
@@ -103,14 +112,12 @@ class Workers:
             return None
 
 
-def worker_probes(processes: Iterable[Process], workers: Workers, *, start_s: float) -> dict[str, Probe]:
+def worker_probes(processes: Iterable[Known], workers: Workers, *, start_s: float) -> dict[str, Probe]:
     """Whether workers have registered and renew their heartbeat, by the names of their processes."""
-    return {one.name: _worker_probe(one.environ, workers, start_s) for one in processes}
+    return {one.name: _worker_probe(one.worker, workers, start_s) for one in processes if one.worker}
 
 
-def _worker_probe(environ: Mapping[str, str], workers: Workers, start_s: float) -> Probe:
-    worker = f"{environ.get('WORKER_ID', '')}@{environ.get('MACHINE_ID', '')}"
-
+def _worker_probe(worker: str, workers: Workers, start_s: float) -> Probe:
     async def ask() -> bool | None:
         names = await workers.names()
         return None if names is None else worker in names

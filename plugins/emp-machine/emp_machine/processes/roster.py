@@ -15,7 +15,7 @@ from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process, ProcessKind
 from emp_machine.processes.folder import private, run_folder, write_private
 
-__all__ = ["Known", "Roster", "fingerprint", "read_roster", "write_roster"]
+__all__ = ["Known", "Roster", "expanded", "fingerprint", "known", "read_roster", "write_roster"]
 
 _FILE = "processes.json"
 
@@ -26,6 +26,7 @@ class Known:
 
     Attributes:
         health: how to find out whether it works; None: that it lives is enough.
+        worker: of a worker, its name in Redis: ``WORKER_ID@MACHINE_ID``; of an instance, empty.
         fingerprint: of all that the process is started with: another one is another process.
     """
 
@@ -37,6 +38,7 @@ class Known:
     service: str = ""
     worker_type: str = ""
     gpu: int | None = None
+    worker: str = ""
     endpoint: str | None = None
     needs: tuple[str, ...] = ()
     health: HealthCheck | None = None
@@ -74,6 +76,27 @@ class Roster:
         return tuple(one for one in self.processes if not names or one.name in names)
 
 
+def expanded(roster: Roster, words: Sequence[str]) -> tuple[str, ...]:
+    """The names of the processes that words stand for: a name itself, a service for its instances, ``services``, ``workers``.
+
+    Raises:
+        ConfigError: a word stands for none.
+    """
+    found: set[str] = set()
+    strangers: list[str] = []
+    for word in words:
+        meant = {one.name for one in roster.processes if word in (one.name, one.service, f"{one.kind.value}s")}
+        found |= meant
+        strangers += [] if meant else [word]
+    if strangers:
+        services = {one.service: None for one in roster.processes if one.service not in ("", *roster.names)}
+        raise ConfigError(
+            f"there is no process {', '.join(map(repr, strangers))} on this machine",
+            hint=f"there are: {', '.join((*roster.names, *services, 'services', 'workers'))}",
+        )
+    return tuple(name for name in roster.names if name in found)
+
+
 def known(process: Process) -> Known:
     """A process as a roster has it."""
     return Known(
@@ -84,11 +107,18 @@ def known(process: Process) -> Known:
         fingerprint=fingerprint(process),
         service=process.service,
         worker_type=process.worker_type,
+        worker=_worker(process),
         gpu=process.gpu,
         endpoint=process.endpoint,
         needs=process.needs,
         health=process.health,
     )
+
+
+def _worker(process: Process) -> str:
+    if process.kind is not ProcessKind.WORKER:
+        return ""
+    return f"{process.environ.get('WORKER_ID', '')}@{process.environ.get('MACHINE_ID', '')}"
 
 
 def fingerprint(process: Process) -> str:

@@ -52,7 +52,7 @@ class Watcher:
         self._cares = {one.name: self._care(one) for one in self._processes}
         self._busy: set[str] = set()
         self._told: dict[str, Verdict] = {}
-        self._look_now = anyio.Event()
+        self._look_now, self._changed = anyio.Event(), anyio.Event()
 
     def _care(self, process: Process, before: Verdict | None = None) -> Care:
         probe = self._probes.get(process.name)
@@ -90,6 +90,12 @@ class Watcher:
 
     def _named(self, name: str) -> Process:
         return next(one for one in self._processes if one.name == name)
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Wait while it runs until something holds of its verdicts: ``await watcher.until(lambda: watcher.settled)``."""
+        while not reached():
+            self._changed = anyio.Event()
+            await self._changed.wait()
 
     async def run(self) -> None:
         """Start what does not run, and look after all until cancelled."""
@@ -196,3 +202,4 @@ class Watcher:
         if self._told != self.verdicts:
             self._told = self.verdicts
             self._on_change()
+            self._changed.set()
