@@ -53,7 +53,7 @@ def held_now() -> Resources:
     )
 
 
-async def left_over(before: Resources, *, within_s: float = 2.0) -> list[str]:
+async def left_over(before: Resources, *, within_s: float = 5.0) -> list[str]:
     """What has come since ``before`` and does not go within ``within_s``, in words; empty when all is well."""
     deadline = anyio.current_time() + within_s
     while left := held_now().since(before):
