@@ -146,10 +146,10 @@ def _all_capabilities(told: list[Mapping[str, Any]]) -> dict[str, Any]:
     """What any has; None: one does not tell, which counts as having all."""
     together: dict[str, Any] = {}
     for name in sorted({name for capabilities in told for name in capabilities}):
-        values = [capabilities.get(name) for capabilities in told]
+        values: list[Any] = [capabilities.get(name) for capabilities in told]
         if None in values:
             together[name] = None
         else:
-            lists = [value if isinstance(value, list | tuple) else [value] for value in values]
+            lists: list[Any] = [value if isinstance(value, list | tuple) else [value] for value in values]
             together[name] = sorted({item for items in lists for item in items})
     return together
