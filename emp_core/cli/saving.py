@@ -4,7 +4,9 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from emp_core.config import Settings
 from emp_core.errors import ConfigError, StorageError, StorageUnavailable
 from emp_core.inputs.artifacts import find_artifact
 from emp_core.inputs.files import safe_name
-from emp_core.jobs.model import Job
+from emp_core.jobs.model import Destination, Job
+from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.stores import Stores
 
 __all__ = ["check_folder", "save_outputs", "save_stream"]
@@ -43,27 +46,41 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"outputs cannot be put into {folder}: {error.strerror or error}") from error
 
 
-async def save_outputs(job: Job, folder: Path, settings: Settings) -> list[Path]:
+async def save_outputs(job: Job, folder: Path, settings: Settings, ctx: Destination | None = None) -> list[Path]:
     """Copy a job's outputs into a folder, each under its own name; gives where they lie.
 
     A file that is there already with the same content is left as it is; one with another content keeps its name, and the
     output gets a number.
+
+    Args:
+        ctx: where the outputs went, as whoever submitted the job said: if that was a store of the job's own, it is read
+            with the key that it came with.
 
     Raises:
         StorageError: an output cannot be had from here, or is not what the result says.
     """
     artifacts = (job.result or {}).get("artifacts", ())
     saved: list[Path] = []
-    async with open_stores(settings) as stores:
+    async with open_stores(settings) as stores, _searched(stores, ctx) as searched:
         for artifact in artifacts:
-            saved.append(await _save(artifact, folder, stores))  # noqa: PERF401 - one after the other
+            saved.append(await _save(artifact, folder, searched))  # noqa: PERF401 - one after the other
     return saved
 
 
-async def _save(artifact: Mapping[str, Any], folder: Path, stores: Stores) -> Path:
+@asynccontextmanager
+async def _searched(stores: Stores, ctx: Destination | None) -> AsyncIterator[Callable[[], Iterator[ArtifactStore]]]:
+    """Gives the stores in which outputs may be, those that are not needed unopened."""
+    if not Stores.is_brought(ctx):
+        yield lambda: map(stores.get, stores.names)
+        return
+    async with stores.of(ctx) as own:
+        yield lambda: chain((own,), map(stores.get, stores.names))
+
+
+async def _save(artifact: Mapping[str, Any], folder: Path, searched: Callable[[], Iterator[ArtifactStore]]) -> Path:
     name = safe_name(str(artifact.get("name", ""))) or "output"
     return await save_stream(
-        _open(str(artifact.get("url", "")), stores), folder, name, sha256=str(artifact.get("sha256") or "")
+        _open(str(artifact.get("url", "")), searched), folder, name, sha256=str(artifact.get("sha256") or "")
     )
 
 
@@ -128,16 +145,15 @@ def _named(part: Path, folder: Path, name: str) -> Path:
         return path
 
 
-async def _open(url: str, stores: Stores) -> AsyncIterator[bytes]:
-    """The bytes of an output: a file of this machine, a file of a store that is set up here, or an address in the web."""
+async def _open(url: str, searched: Callable[[], Iterator[ArtifactStore]]) -> AsyncIterator[bytes]:
+    """The bytes of an output: a file of this machine, a file of a store that is known here, or an address in the web."""
     local = anyio.Path(path_of(url))
     if url.startswith("file:///") and await local.is_file():
         async with await local.open("rb") as file:
             while chunk := await file.read(_CHUNK_BYTES):
                 yield chunk
         return
-    for name in stores.names:
-        store = stores.get(name)
+    for store in searched():
         if (found := await find_artifact(store, url)) is not None:
             async for chunk in store.open(found.key):
                 yield chunk

@@ -257,14 +257,14 @@ async def _submit(
         done = await follow(queue, job.id, limit_s=limit_s, silent=as_json)
     code = emit_outcome(done, as_json=as_json)
     if folder is not None:
-        await _save(done, folder, settings)
+        await _save(done, folder, settings, spec.ctx)
     return code
 
 
-async def _save(job: Job, folder: Path, settings: Settings) -> None:
+async def _save(job: Job, folder: Path, settings: Settings, ctx: Destination | None) -> None:
     from emp_core.cli.saving import save_outputs
 
-    for path in await save_outputs(job, folder, settings):
+    for path in await save_outputs(job, folder, settings, ctx):
         note(f"Saved      {path}")
 
 

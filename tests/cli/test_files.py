@@ -3,17 +3,21 @@
 import hashlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
+from attrs import evolve
 
 from emp_core.cli.saving import check_folder, save_outputs
 from emp_core.config import Settings
-from emp_core.errors import StorageError
-from emp_core.jobs.model import Job
+from emp_core.errors import StorageError, StorageUnavailable
+from emp_core.jobs.model import Destination, Job
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
+from emp_core.storage.azure import AzureStore
 from emp_core.storage.local import LocalStore
+from emp_core.testing.object_stores import BlobServer
 from tests.connectors.web import serving
 
 from .conftest import Emp
@@ -203,3 +207,19 @@ async def test_an_output_that_cannot_be_had_from_here_is_told_with_what_to_do(
 ) -> None:
     with pytest.raises(StorageError, match="EMP_STORE"):
         await saved(job_with(output("a.png", "azure://container/j/1-0-a.png")), tmp_path / "out", settings)
+
+
+async def test_outputs_in_a_store_of_the_jobs_own_are_read_with_the_key_that_it_came_with(
+    tmp_path: Path, settings: Settings, azurite: BlobServer
+) -> None:
+    container = azurite.new_container()
+    store = AzureStore.from_url(f"azure://{container}", azurite.environ)
+    stored = await store.put("j/1-0-cat.png", PNG, media_type="image/png")
+    await store.aclose()
+    job = job_with(output("cat.png", stored.url, PNG))
+    with pytest.raises(StorageUnavailable, match="answered"):
+        await saved(job, tmp_path / "without", settings)
+    account = {"bucket": container, "accountName": azurite.account, "accountKey": azurite.key}
+    ctx = Destination(storage={**account, "endpoint": azurite.endpoint})
+    allowed = evolve(settings, private_hosts=(urlsplit(azurite.endpoint).netloc,))
+    assert [path.read_bytes() for path in await save_outputs(job, tmp_path / "without", allowed, ctx)] == [PNG]
