@@ -14,6 +14,7 @@ from emp_core.connectors.http import HTTPConnector, Reply
 from emp_core.errors import (
     AuthenticationFailed,
     ConnectionLost,
+    ConnectorError,
     EmpError,
     InvalidJob,
     NotRepeated,
@@ -142,14 +143,14 @@ class Account(HTTPConnector):
                 keep = not self.may_resend(task) or (isinstance(task, Respond) and task.background)
                 answer = Answer(self, response, context, doing=doing, keep=keep)
                 yield answer
-        except EmpError as error:
+        except ConnectorError as error:
             if answer is None and (request_id := error.details.get("request_id")):
                 context.log.info("refused", account=self.account.name, path=path, request_id=request_id)
             if answer is None or not answer.paid:
                 raise
             raise self.once(error, task) from error
 
-    def once(self, error: EmpError, task: Task) -> EmpError:
+    def once(self, error: ConnectorError, task: Task) -> ConnectorError:
         """The error of a job that may have to be paid for: it is not sent again because of it, unless that is allowed."""
         if isinstance(error, InvalidJob | NotRepeated) or self.may_resend(task):
             return error

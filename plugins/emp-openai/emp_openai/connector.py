@@ -82,7 +82,9 @@ class OpenAIConnector(Connector):
         )
         self.max_concurrent_jobs = self._jobs_at_once
         self._refusals: dict[str, EmpError] = {}
-        """Why accounts have no money, or will not have us, by their names."""
+        """Why accounts have no money, or will not have us, by their names: as jobs found out."""
+        self._looks: dict[str, EmpError] = {}
+        """The same, as was found out without jobs."""
 
     async def connect(self) -> None:
         """Find out that an account can be used.
@@ -202,7 +204,7 @@ class OpenAIConnector(Connector):
                 fit=self._has(model),
                 may_move=lambda: not context.has_put_out and context.service_job_id is None,
             )
-        except ServiceBusy as error:
+        except (ServiceBusy, ServiceUnavailable) as error:
             raise self._refusal_behind(error) or error from None
 
     def _has(self, model: str) -> Callable[[Endpoint], bool]:
@@ -214,10 +216,11 @@ class OpenAIConnector(Connector):
 
         return has
 
-    def _refusal_behind(self, busy: ServiceBusy) -> EmpError | None:
-        """Accounts that rest because they refuse us are not busy: the operator has to do something, and no attempt counts."""
-        away: Any = busy.details.get("away")
-        refusals = [self._refusals.get(name) for name in away] if isinstance(away, list) else []
+    def _refusal_behind(self, error: EmpError) -> EmpError | None:
+        """Accounts that rest because they refuse us are not away: the operator has to do something, and no attempt counts."""
+        away: Any = error.details.get("away")
+        names = away if isinstance(away, list) else ()
+        refusals = [self._looks.get(name) or self._refusals.get(name) for name in names]
         return refusals[0] if refusals and None not in refusals else None
 
     async def _ask(self, endpoint: Endpoint) -> Reading:
@@ -225,8 +228,14 @@ class OpenAIConnector(Connector):
         return Reading()
 
     async def _look(self, account: Account) -> None:
-        await account.look()
-        endpoint = next(one for one in self.pool.endpoints if one.name == account.account.name)
+        name = account.account.name
+        self._looks.pop(name, None)
+        try:
+            await account.look()
+        except (QuotaExhausted, AuthenticationFailed) as error:
+            self._looks[name] = error
+            raise
+        endpoint = next(one for one in self.pool.endpoints if one.name == name)
         if account.slots is not None and account.slots != endpoint.slots:
             self.pool.change(evolve(endpoint, slots=account.slots))
             self.max_concurrent_jobs = self._jobs_at_once

@@ -1,5 +1,6 @@
 """Pictures from texts and from pictures; what is painted so far comes as previews."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from attrs import define, field
 
 from emp_core.connectors.context import JobContext, Preview
 from emp_core.errors import InvalidJob, JobFailed
+from emp_core.jobs.inputs import InputRef
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.payloads import Edit, Image
 from emp_openai.pictures import picture_of, save_picture
@@ -89,12 +91,10 @@ async def _painted(
                 raise account.broke_off(doing)
         else:
             painting.take_whole(await answer.whole())
+            painting.pictures = [await _fetched(picture, context) for picture in painting.pictures]
             if not painting.pictures:
-                raise JobFailed(
-                    f"{account.endpoint} answered {doing} without a picture in base64",
-                    hint="for models that answer with addresses, give response_format: b64_json",
-                    details={"reason": "no_picture"},
-                )
+                said = f"{account.endpoint} answered {doing} without a picture"
+                raise JobFailed(said, details={"reason": "no_picture"})
         # Inside: what is no picture has been paid for all the same.
         for picture in painting.pictures:
             picture_of(picture, account.endpoint)
@@ -135,13 +135,22 @@ class _Painting:
         return None
 
     def take_whole(self, told: Mapping[str, Any]) -> None:
-        """Take an answer that came in one piece."""
+        """Take an answer that came in one piece: pictures in base64, or where they are."""
         items = told.get("data")
         for item in items if isinstance(items, list) else ():
-            if isinstance(item, Mapping) and isinstance(item.get("b64_json"), str):
-                self.pictures.append(item["b64_json"])
+            picture = (item.get("b64_json") or item.get("url")) if isinstance(item, Mapping) else None
+            if isinstance(picture, str):
+                self.pictures.append(picture)
                 self.revised += [item["revised_prompt"]] if isinstance(item.get("revised_prompt"), str) else []
         self.usage = told.get("usage")
+
+
+async def _fetched(picture: str, context: JobContext) -> str:
+    """A picture in base64. One that the server only tells the address of is fetched as files of jobs are: not from anywhere."""
+    if not picture.startswith(("http://", "https://")):
+        return picture
+    file = await context.fetch_input(InputRef("url", picture), accept=_ACCEPT)
+    return base64.b64encode(await file.read()).decode()
 
 
 async def _file(picture: Any, name: str, context: JobContext) -> tuple[str, bytes, str]:

@@ -12,8 +12,10 @@ from emp_openai.testing import FakeOpenAI
 from emp_openai.testing.talk import picture
 from emp_openai.usage import usage_of
 
+from emp_core.config import Settings
 from emp_core.connectors.context import Preview
-from emp_core.errors import ContentRefused, InvalidJob, JobFailed, NotRepeated
+from emp_core.errors import AddressRefused, ContentRefused, InvalidJob, JobFailed, NotRepeated
+from emp_core.inputs.taking import InputTaking
 from emp_core.testing.conformance.rig import RunningJob
 
 from .rig import chat, environ_of, rigged
@@ -130,6 +132,17 @@ async def test_pictures_are_stored_and_shown_on_the_way(tmp_path: Path, monkeypa
     assert [one.name for one in result.artifacts] == ["image-1.png", "image-2.png"]
     assert result.data["images"] == [one.url for one in result.artifacts]
     assert len({one.sha256 for one in result.artifacts}) == 2
+
+
+async def test_a_picture_at_an_address_is_fetched_where_that_is_allowed(tmp_path: Path) -> None:
+    payload = {"model": "fake", "prompt": "an address"}
+    async with FakeOpenAI() as server, rigged(environ_of(server), tmp_path) as rig:
+        refused = await rig.run(payload)
+        assert isinstance(refused.error, AddressRefused), "it leads into this machine"
+        settings = Settings(data_dir=tmp_path, private_hosts=("127.0.0.1",))
+        rig.inputs = InputTaking.from_settings(settings, store=rig.store)
+        [artifact] = (await (await rig.run(payload)).outcome()).artifacts
+    assert (artifact.name, artifact.media_type) == ("image-1.png", "image/png")
 
 
 async def test_words_are_no_picture(tmp_path: Path) -> None:

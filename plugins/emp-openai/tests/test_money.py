@@ -71,5 +71,8 @@ async def test_a_key_that_is_refused_later_costs_no_attempt(tmp_path: Path) -> N
             assert (await (await rig.run(chat("hello"))).outcome()).data["finish_reason"] == "stop"
             server.api_key = "sk-new"
             job = await rig.run(chat("hello"))
+            await rig.connector.check_health()
+            later = await rig.run(chat("hello"))
         assert isinstance(job.error, AuthenticationFailed)
+        assert isinstance(later.error, AuthenticationFailed), "nobody is away: the key is refused"
         assert "sk-right" not in str(job.error)

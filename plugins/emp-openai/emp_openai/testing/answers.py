@@ -67,9 +67,16 @@ class Chat:
         return {"id": self.id, "object": kind, "created": 1, "model": self.body["model"]}
 
 
-def painted(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Pictures in one piece."""
-    return {"created": 1, "data": [{"b64_json": one} for one in _pictures(body)], "usage": _PICTURES_COST}
+def painted(body: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Pictures in one piece, or, if an address is asked for, where one is.
+
+    Args:
+        url: where pictures are.
+    """
+    pictures = [{"b64_json": one} for one in _pictures(body)]
+    if told_by(body).endswith("address"):
+        pictures = [{"url": url}]
+    return {"created": 1, "data": pictures, "usage": _PICTURES_COST}
 
 
 def painting(kind: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The fake server."""
 
+import base64
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from emp_core.testing.fake_service import FakeService
 from emp_openai.testing.answers import Chat, embedded, painted, painting
 from emp_openai.testing.refusals import error, refused
 from emp_openai.testing.stored import Stored
-from emp_openai.testing.talk import told_by
+from emp_openai.testing.talk import PICTURE, told_by
 
 __all__ = ["FakeOpenAI", "Faults", "Seen"]
 
@@ -125,6 +126,8 @@ class FakeOpenAI(FakeService):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request as the API does."""
+        if request.method == "GET" and request.path == "/picture.png":
+            return web.Response(body=base64.b64decode(PICTURE), content_type="image/png")
         if self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":
             return error(401, {"message": "Invalid API key", "type": "authentication_error", "code": "invalid_api_key"})
         if request.method == "GET" and request.path == "/v1/models":
@@ -197,7 +200,7 @@ class FakeOpenAI(FakeService):
         if seen.body.get("stream") in (True, "true"):
             events = self._paced(painting(seen.kind, seen.body))
             return await self._stream(request, seen, events, named=True)
-        return web.json_response(painted(seen.body), headers=self._headers())
+        return web.json_response(painted(seen.body, f"{self.url}/picture.png"), headers=self._headers())
 
     async def _embed(self, _: web.Request, seen: Seen) -> web.StreamResponse:
         return web.json_response(embedded(seen.body), headers=self._headers())
