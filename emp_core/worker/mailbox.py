@@ -15,6 +15,8 @@ __all__ = ["Mailbox"]
 
 log = get_logger("emp.worker")
 
+_READ_AGAIN_S = 0.005
+
 
 class Mailbox:
     """Reads messages and hands them on.
@@ -64,5 +66,5 @@ class Mailbox:
         for message in reply[1] if reply else ():
             word, _, rest = message.partition(" ")
             self._on_message(word, rest)
-        # What was woken goes first: a claim is waited for, the next read is not.
-        asyncio.get_running_loop().call_soon(self._wire.send, self._read)
+        # What was woken goes first, with Redis and a core for itself: a claim is waited for, the next read is not.
+        asyncio.get_running_loop().call_later(_READ_AGAIN_S, self._wire.send, self._read)
