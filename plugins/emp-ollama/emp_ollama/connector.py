@@ -11,7 +11,15 @@ from emp_core.connectors.base import Connector, Refusal, ServiceConfig, ServiceI
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.http import HTTPConnector, Reply
 from emp_core.connectors.streams import lines, parsed
-from emp_core.errors import ConnectionLost, EmpError, InvalidJob, MissingModel, ServiceUnavailable
+from emp_core.errors import (
+    ConnectionLost,
+    EmpError,
+    InputError,
+    InvalidJob,
+    JobFailed,
+    MissingModel,
+    ServiceUnavailable,
+)
 from emp_core.inputs.files import Input
 from emp_core.jobs.inputs import InputPlace
 from emp_core.jobs.matching import ModelOffer
@@ -37,6 +45,7 @@ _PULL_MS = 600_000.0
 _PULL_BYTES = 2**33
 """Reports of a pull, a few hundred bytes each, several a second for as long as it takes."""
 _PULL_LINE_BYTES = 64 * 2**10
+_PICTURE_BYTES = 64 * 2**20
 _ABOUT_TO_RUN = 0.5
 """How far a job is when its model has been pulled."""
 
@@ -187,6 +196,12 @@ class OllamaConnector(HTTPConnector):
         vectors = answer.get("embeddings") if isinstance(answer, Mapping) else None
         if not isinstance(vectors, list):
             raise ServiceUnavailable(f"{self.endpoint} answered POST /api/embed without embeddings")
+        asked = body["input"]
+        expected = len(asked) if not isinstance(asked, str) else 1 if asked else 0
+        if len(vectors) != expected:
+            said = f"{self.endpoint} made {len(vectors)} vectors of {expected} texts"
+            raise JobFailed(said, details={"reason": "incomplete"})
+        self.models.ran(str(body["model"]), answer, stays=body.get("keep_alive") != 0)
         data = {"model": body["model"], "task": "embed", "embeddings": vectors}
         return JobResult(data=data, usage=usage_of(answer))
 
@@ -266,4 +281,6 @@ def _number_or_text(value: str | float) -> str | float:
 
 
 async def _as_base64(_: InputPlace, file: Input) -> str:
+    if file.size_bytes > _PICTURE_BYTES:
+        raise InputError(f"{file.name} has {file.size_bytes:,} bytes; a picture may have {_PICTURE_BYTES:,}")
     return base64.b64encode(await file.read()).decode()

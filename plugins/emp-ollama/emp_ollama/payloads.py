@@ -36,6 +36,12 @@ def _is_extra(_owner: Any, _field: Any, value: JSON) -> None:
         raise ValueError(f"expected fields that have no place of their own, not {', '.join(own)}")
 
 
+def _are_pictures(_owner: Any, _field: Any, value: tuple[Picture, ...]) -> None:
+    for one in value:
+        if isinstance(one, str) and ":" in one[:100]:
+            raise ValueError('expected base64 alone, or {"$input": {"url": …}} for a picture that is elsewhere')
+
+
 @frozen(kw_only=True)
 class Task:
     """What all tasks have in common.
@@ -90,7 +96,7 @@ class Generate(_Text):
     system: str | None = None
     template: str | None = None
     suffix: str | None = None
-    images: tuple[Picture, ...] = ()
+    images: tuple[Picture, ...] = field(default=(), validator=_are_pictures)
     raw: bool | None = None
 
 
@@ -107,9 +113,10 @@ class Message:
     role: str
     content: str = ""
     thinking: str | None = None
-    images: tuple[Picture, ...] = ()
+    images: tuple[Picture, ...] = field(default=(), validator=_are_pictures)
     tool_calls: tuple[JSON, ...] = ()
     tool_name: str | None = None
+    tool_call_id: str | None = None
 
 
 @frozen(kw_only=True)
@@ -156,7 +163,7 @@ class AnyTask(_Text):
     system: str | None = None
     template: str | None = None
     suffix: str | None = None
-    images: tuple[Picture, ...] = ()
+    images: tuple[Picture, ...] = field(default=(), validator=_are_pictures)
     raw: bool | None = None
     messages: tuple[Message, ...] | None = None
     tools: tuple[JSON, ...] = ()
