@@ -10,7 +10,7 @@ from emp_core.cli.hub import prepared
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note
 from emp_core.cli.pruning import prune_command
-from emp_core.cli.stores import age_of, described, listing, open_store, store_option
+from emp_core.cli.stores import age_of, counted, described, listing, open_store, store_option
 from emp_core.errors import ArtifactNotFound
 from emp_core.inputs.artifacts import find_artifact
 from emp_core.storage.interface import ArtifactStore, StoredObject
@@ -147,7 +147,7 @@ def rm(names: tuple[str, ...], store_name: str, as_json: bool) -> int:
                 await store.delete(one.key)
         emit([described(one) for one in found], "", as_json=as_json)
         if not as_json:
-            note(f"{len(found)} artifacts were deleted.")
+            note(f"Deleted {counted(len(found))}.")
         return DONE
 
     return run_async(run)

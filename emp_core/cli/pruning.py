@@ -13,7 +13,7 @@ from emp_core.cli.hub import prepared
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, emit_failure, json_option, note, warn
 from emp_core.cli.showing import size_text
-from emp_core.cli.stores import age_of, described, listing, open_store, store_option
+from emp_core.cli.stores import age_of, counted, described, listing, open_store, store_option
 from emp_core.errors import ConfigError
 from emp_core.storage.interface import StoredObject
 from emp_core.storage.pruning import UNCLASSED, Pruning, prune, to_prune
@@ -74,7 +74,7 @@ def _tell_found(name: str, found: Sequence[StoredObject], unknown: Counter[str],
     }
     emit(data, lambda: listing(found), as_json=as_json)
     if not as_json:
-        note(f"{len(found)} artifacts ({size_text(size_bytes)}) would be deleted.")
+        note(f"Would delete {counted(len(found))} ({size_text(size_bytes)}).")
         _tell_unknown(unknown)
 
 
@@ -86,7 +86,7 @@ def _tell_done(name: str, done: Pruning, unknown: Counter[str], *, as_json: bool
         "failed": done.failed,
         "kept_without_age": dict(unknown),
     }
-    message = f"{len(done.failed)} artifacts could not be deleted"
+    message = f"{counted(len(done.failed))} could not be deleted"
     if as_json:
         if done.failed:
             emit_failure({"code": "storage", "message": message}, data)
@@ -95,7 +95,7 @@ def _tell_done(name: str, done: Pruning, unknown: Counter[str], *, as_json: bool
         return FAILED if done.failed else DONE
     by_class = ", ".join(f"{count} of {clean(one)}" for one, count in sorted(done.deleted.items()))
     note(
-        f"{done.deleted.total()} artifacts ({size_text(done.size_bytes)}) were deleted{f': {by_class}' if by_class else ''}."
+        f"Deleted {counted(done.deleted.total())} ({size_text(done.size_bytes)}){f': {by_class}' if by_class else ''}."
     )
     _tell_unknown(unknown)
     if done.failed:
@@ -107,7 +107,7 @@ def _tell_done(name: str, done: Pruning, unknown: Counter[str], *, as_json: bool
 def _tell_unknown(unknown: Counter[str]) -> None:
     for name, count in sorted(unknown.items()):
         told = "without a class" if name == UNCLASSED else f"of the class {clean(name)}"
-        note(f"{count} artifacts {told} were kept: EMP_RETENTION has no age for {clean(name)}.")
+        note(f"Kept {counted(count)} {told}: EMP_RETENTION has no age for {clean(name)}.")
 
 
 class _Count:
@@ -122,7 +122,7 @@ class _Count:
         now = anyio.current_time()
         if self._shown and now - self._last >= 0.2:
             self._last = now
-            sys.stderr.write(f"\r{done.deleted.total()} artifacts deleted ({size_text(done.size_bytes)}) \r")
+            sys.stderr.write(f"\r{counted(done.deleted.total())} deleted ({size_text(done.size_bytes)}) \r")
             sys.stderr.flush()
 
     def end(self) -> None:

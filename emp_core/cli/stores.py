@@ -16,7 +16,7 @@ from emp_core.storage.configured import DEFAULT
 from emp_core.storage.interface import ArtifactStore, StoredObject
 from emp_core.storage.stores import Stores
 
-__all__ = ["age_of", "described", "listing", "open_store", "open_stores", "store_option"]
+__all__ = ["age_of", "counted", "described", "listing", "open_store", "open_stores", "store_option"]
 
 _CLOSE_S = 2.0
 
@@ -81,3 +81,8 @@ def listing(found: Sequence[StoredObject]) -> str:
         for one in found
     ]
     return table(("name", "size", "type", "retention", "age"), rows) if rows else ""
+
+
+def counted(number: int) -> str:
+    """So many artifacts, in words."""
+    return "1 artifact" if number == 1 else f"{number} artifacts"

@@ -106,7 +106,7 @@ def test_artifacts_are_deleted(emp: Emp, store: LocalStore, folder: Path):
     put(store, "a/1-0-x.txt", "a/1-1-y.txt")
     ended = emp("artifacts", "rm", "a/1-0-x.txt", "a/1-0-x.txt", EMP_STORE=str(folder))
     assert (ended.code, ended.out) == (0, "")
-    assert "1 artifacts were deleted" in ended.err
+    assert "Deleted 1 artifact." in ended.err
     assert keys_in(folder) == ["a/1-1-y.txt"]
 
 
@@ -144,7 +144,7 @@ def test_artifacts_are_pruned_by_the_age_of_their_class(emp: Emp, store: LocalSt
     assert keys_in(folder) == ["foreign.txt", "kept.txt", "plain.txt", "young.txt"]
     everything = emp("artifacts", "prune", "--older-than", "1d", environ=environ)
     assert everything.code == 0
-    assert "2 artifacts" in everything.err
+    assert "Deleted 2 artifacts" in everything.err
     assert keys_in(folder) == ["foreign.txt", "young.txt"]
 
 
