@@ -45,7 +45,12 @@ def emp_service_mapping() -> Mapping[str, Any]:
                 "installer": INSTALLER,
                 "is_gpu_bound": False,
                 "ports": ["${OLLAMA_BASE_PORT:-11434}"],
-                "installer_config": {"default_model": "${OLLAMA_DEFAULT_MODEL:-llama3.2:1b}"},
+                "installer_config": {
+                    "version": "${OLLAMA_VERSION:-0.18.2}",
+                    "binary": "${OLLAMA_BINARY:-}",
+                    "default_model": "${OLLAMA_DEFAULT_MODEL:-llama3.2:1b}",
+                    "models": "${OLLAMA_PULL_MODELS:-}",
+                },
             }
         },
         "connectors": {CONNECTOR: {"path": "./redis-direct-worker.js", "description": "Ollama over its own API"}},

@@ -19,11 +19,13 @@ class RenderedFile:
     Attributes:
         path: below the folder that it is written to.
         private: nobody but its user may read it: it holds secrets, or may.
+        kept: what lies there already stays: it is the beginning of a file that people write on.
     """
 
     path: Path
     text: str = field(repr=False)
     private: bool = False
+    kept: bool = False
 
     @property
     def mode(self) -> int:
@@ -50,7 +52,7 @@ def write_files(files: Iterable[RenderedFile], folder: Path) -> None:
 def _write(path: Path, one: RenderedFile) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = one.text.encode()
-    if _is_so(path, content, one.mode):
+    if (one.kept and path.exists()) or _is_so(path, content, one.mode):
         return
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
