@@ -13,6 +13,7 @@ import structlog
 from anyio.from_thread import start_blocking_portal
 from attrs import evolve, frozen
 from emp_comfyui.cluster.settings import ClusterSettings
+from emp_comfyui.cluster.synchronous import SyncComfyUIServerPool
 from emp_comfyui.commands.looking import look
 from emp_comfyui.commands.showing import listing, watch_servers
 
@@ -174,6 +175,24 @@ async def test_they_are_shown_again_and_again_until_somebody_has_seen_enough(
         group.cancel_scope.cancel()
     shown = capsys.readouterr().out
     assert shown.count("online") > shown.count("a: nothing answers") > 0
+
+
+def test_a_server_that_is_disabled_shows_the_jobs_that_it_has_still(
+    cluster: Elsewhere, servers: Servers, tmp_path: Path
+) -> None:
+    hold = cluster.fakes["a"].hold("ProbeSlow", at_step=2)
+    with SyncComfyUIServerPool.from_env(cluster.fakes.environ(tmp_path)) as pool:
+        running = pool.start(slow_image(), server="a")
+        cluster.portal.call(hold.reached)
+        servers("disable", "a")
+        [a, _] = servers("--json").data["servers"]
+        line = servers().out.splitlines()[1]
+        cluster.portal.call(hold.release)
+        running.result(20)
+        [drained, _] = servers("--json").data["servers"]
+    assert (a["status"], a["enabled"], a["running"]) == ("disabled", False, 1)
+    assert f"prompt {a['prompts'][0]['prompt_id']}" in line
+    assert (drained["status"], drained["running"]) == ("disabled", 0)
 
 
 def test_servers_are_added_changed_and_removed(cluster: Elsewhere, servers: Servers, tmp_path: Path) -> None:

@@ -4,22 +4,46 @@ from collections.abc import Iterable
 from typing import Any
 
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from emp_comfyui.cluster.configuration import ClusterConfiguration
 from emp_comfyui.cluster.pool import ComfyUIServerPool
+from emp_comfyui.cluster.server import ComfyUIServer
 from emp_core.config import Settings, environment
-from emp_core.endpoints.endpoint import EndpointState
+from emp_core.endpoints.endpoint import EndpointState, EndpointStatus
 from emp_core.errors import EmpError
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 from emp_core.queue.embedded import running
 from emp_core.queue.queue import JobQueue
 
-__all__ = ["Look", "look"]
+__all__ = ["Look", "Seen", "look"]
 
 _QUEUE_S = 3.0
 _MOST_JOBS = 2000
+
+
+@frozen
+class Seen:
+    """One server, and what it said."""
+
+    server: ComfyUIServer
+    state: EndpointState
+
+    @property
+    def answered(self) -> bool:
+        """Whether it said how it is."""
+        return self.state.status is EndpointStatus.ONLINE
+
+    @property
+    def status(self) -> str:
+        """``disabled``, or how it was found."""
+        return str(self.state.status if self.server.enabled else EndpointStatus.DISABLED)
+
+    @property
+    def prompts(self) -> list[str]:
+        """The ids of the prompts that run there."""
+        return [str(prompt_id) for prompt_id in self.state.reading.details.get("prompts", ())]
 
 
 @frozen
@@ -34,34 +58,30 @@ class Look:
 
     source: str
     changes: str
-    states: tuple[EndpointState, ...]
+    servers: tuple[Seen, ...]
     jobs: dict[str, Job]
-
-    def prompts(self, state: EndpointState) -> list[str]:
-        """The ids of the prompts that run at a server."""
-        return [str(prompt_id) for prompt_id in state.reading.details.get("prompts", ())]
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {
             "source": self.source,
             "changes": self.changes or None,
-            "servers": [self._server(state) for state in self.states],
+            "servers": [self._server(seen) for seen in self.servers],
         }
 
-    def _server(self, state: EndpointState) -> dict[str, Any]:
-        reading = state.reading
+    def _server(self, seen: Seen) -> dict[str, Any]:
+        server, reading = seen.server, seen.state.reading
         return {
-            "name": state.name,
-            "url": state.endpoint.url,
-            "priority": state.endpoint.priority,
-            "enabled": state.endpoint.enabled,
-            "slots": state.endpoint.slots,
-            "status": str(state.status),
-            "reason": state.reason,
+            "name": server.name,
+            "url": server.url,
+            "priority": server.priority,
+            "enabled": server.enabled,
+            "slots": server.slots,
+            "status": seen.status,
+            "reason": seen.state.reason,
             "running": reading.running,
             "waiting": reading.pending,
-            "prompts": [self._prompt(prompt_id) for prompt_id in self.prompts(state)],
+            "prompts": [self._prompt(prompt_id) for prompt_id in seen.prompts],
             "memory_free_bytes": reading.memory_free_bytes,
             "memory_total_bytes": reading.memory_total_bytes,
             "devices": reading.details.get("devices", []),
@@ -78,21 +98,23 @@ class Look:
 
 
 async def look(settings: Settings) -> Look:
-    """Ask all servers.
+    """Ask all servers. Those that are disabled, too: they may have jobs still.
 
     Raises:
         ConfigError: the servers cannot be read; lists every mistake with its place.
     """
     environ = environment()
     configuration = ClusterConfiguration.from_env(environ)
-    pool = ComfyUIServerPool.from_env(environ)
+    servers = configuration.servers()
+    pool = ComfyUIServerPool([evolve(server, enabled=True) for server in servers], environ=environ)
     try:
         states = await pool.status(fresh=True)
     finally:
         await pool.aclose()
-    prompts = [prompt_id for state in states for prompt_id in state.reading.details.get("prompts", ())]
+    seen = tuple(Seen(server, state) for server, state in zip(servers, states, strict=True))
     changes = str(configuration.changes.path) if configuration.changes.exist else ""
-    return Look(configuration.source, changes, states, await _jobs(settings, prompts))
+    prompts = [prompt_id for one in seen for prompt_id in one.prompts]
+    return Look(configuration.source, changes, seen, await _jobs(settings, prompts))
 
 
 async def _jobs(settings: Settings, prompts: Iterable[str]) -> dict[str, Job]:

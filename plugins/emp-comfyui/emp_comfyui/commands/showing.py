@@ -5,11 +5,11 @@ from typing import Any
 
 import anyio
 
-from emp_comfyui.commands.looking import Look, look
+from emp_comfyui.commands.looking import Look, Seen, look
 from emp_core.cli.output import clean, emit, table
 from emp_core.cli.showing import size_text
 from emp_core.config import Settings
-from emp_core.endpoints.endpoint import EndpointState
+from emp_core.endpoints.endpoint import Reading
 
 __all__ = ["listing", "watch_servers"]
 
@@ -19,8 +19,8 @@ _AGAIN_S = 2.0
 
 def listing(found: Look) -> str:
     """A line for each server, and what is wrong with those that get no jobs."""
-    lines = [table(_COLUMNS, [_row(found, state) for state in found.states])]
-    lines += [f"{clean(state.name)}: {clean(state.reason)}" for state in found.states if _has_trouble(state)]
+    lines = [table(_COLUMNS, [_row(found, seen) for seen in found.servers])]
+    lines += [f"{clean(seen.server.name)}: {clean(seen.state.reason)}" for seen in found.servers if _has_trouble(seen)]
     return "\n".join(lines)
 
 
@@ -46,18 +46,13 @@ def _drawn(found: Look) -> Any:
     return Text.from_ansi(listing(found))
 
 
-def _row(found: Look, state: EndpointState) -> tuple[Any, ...]:
-    reading, known = state.reading, state.status == "online"
-    return (
-        state.name,
-        state.endpoint.url,
-        str(state.status),
-        state.endpoint.priority,
-        reading.running if known else None,
-        reading.pending if known else None,
-        ", ".join(_named(found, prompt_id) for prompt_id in found.prompts(state)) if known else None,
-        _memory(state) if known else None,
-    )
+def _row(found: Look, seen: Seen) -> tuple[Any, ...]:
+    server, reading = seen.server, seen.state.reading
+    said: tuple[Any, ...] = (None,) * 4
+    if seen.answered:
+        jobs = ", ".join(_named(found, prompt_id) for prompt_id in seen.prompts)
+        said = (reading.running, reading.pending, jobs, _memory(reading))
+    return (server.name, server.url, seen.status, server.priority, *said)
 
 
 def _named(found: Look, prompt_id: str) -> str:
@@ -65,11 +60,11 @@ def _named(found: Look, prompt_id: str) -> str:
     return f"prompt {prompt_id}" if job is None else f"{job.id} {job.progress:.0f}%"
 
 
-def _memory(state: EndpointState) -> str:
+def _memory(reading: Reading) -> str:
     """Free of all, over all its GPUs."""
-    free, total = state.reading.memory_free_bytes, state.reading.memory_total_bytes
+    free, total = reading.memory_free_bytes, reading.memory_total_bytes
     return "no GPU" if free is None or total is None else f"{size_text(free)} of {size_text(total)} free"
 
 
-def _has_trouble(state: EndpointState) -> bool:
-    return state.reason is not None and str(state.status) in ("offline", "error")
+def _has_trouble(seen: Seen) -> bool:
+    return seen.server.enabled and seen.state.reason is not None
