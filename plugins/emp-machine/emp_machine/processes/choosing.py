@@ -40,9 +40,9 @@ def open_manager(root: Path, wanted: str, environ: Mapping[str, str]) -> Process
         return SupervisorManager(root, environ)
     if pm2 is None:
         raise ConfigError(
-            "EMP_PROCESS_MANAGER=pm2: PM2 is not installed",
-            hint="install it with `npm install --global pm2`, or use supervisor, which is here already: "
-            "EMP_PROCESS_MANAGER=supervisor",
+            "PM2 is not installed, or Node.js is not",
+            hint="install Node.js, and PM2 with `npm install --global pm2`; or use supervisor, which is here already: "
+            "EMP_PROCESS_MANAGER=supervisor, or `--manager supervisor`",
         )
     return Pm2Manager(root, environ, pm2)
 

@@ -5,8 +5,6 @@ https://pm2.keymetrics.io/docs/usage/application-declaration/. It is driven by i
 """
 
 import json
-import os
-import signal
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -25,7 +23,7 @@ from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process
 from emp_machine.processes.folder import make_folders, private, sockets_folder, surroundings, write_private
 from emp_machine.processes.interface import LogLine, ProcessManager, ProcessState, ProcessStatus
-from emp_machine.processes.remains import end_remains, marked
+from emp_machine.processes.remains import end_remains, manager_mark, marked
 from emp_machine.processes.roster import Known, Roster, fingerprint, read_roster, write_roster
 from emp_machine.processes.tailing import last_lines, tail
 from emp_machine.render.pm2 import pm2_app
@@ -124,10 +122,6 @@ class Pm2Manager(ProcessManager):
         await end_remains(self.root)
 
     async def kill(self) -> None:
-        pid = await self.pid()
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # first, or it starts again what is killed
         await end_remains(self.root, patience_s=0)
 
     # -- the processes -------------------------------------------------------------------------------------------
@@ -185,6 +179,7 @@ class Pm2Manager(ProcessManager):
     async def _run(self, *arguments: str, limit_s: float = _ANSWER_S) -> str:
         environ = {
             **surroundings(self._environ),
+            **manager_mark(self.root),
             "PM2_HOME": str(self._home),
             "PM2_KILL_SIGNAL": "SIGTERM",
             "PM2_CONCURRENT_ACTIONS": "64",  # all workers drain side by side

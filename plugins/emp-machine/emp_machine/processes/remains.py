@@ -17,10 +17,10 @@ from attrs import evolve, frozen
 
 from emp_machine.plan.model import Process
 
-__all__ = ["MARK", "Remains", "end_remains", "find_remains", "marked"]
+__all__ = ["MARK", "Remains", "end_remains", "find_remains", "manager_mark", "marked"]
 
 MARK = "EMP_MACHINE_PROCESS"
-"""The variable that marks a process: ``name@root``."""
+"""The variable that marks a process: ``name@root``. A manager has no name."""
 
 _LOOK_EVERY_S = 0.05
 
@@ -30,7 +30,7 @@ class Remains:
     """A process of the machine layer that is there.
 
     Attributes:
-        name: which of the plan's processes it is, or is a child of.
+        name: which of the plan's processes it is, or is a child of; empty: it is a manager.
     """
 
     pid: int
@@ -42,32 +42,46 @@ def marked(process: Process, root: Path) -> Process:
     return evolve(process, environ={**process.environ, MARK: f"{process.name}@{root}"})
 
 
+def manager_mark(root: Path) -> dict[str, str]:
+    """The variable that marks a process manager."""
+    return {MARK: f"@{root}"}
+
+
 async def find_remains(root: Path) -> list[Remains]:
-    """All processes of this user that carry a mark of ``root``."""
-    return await anyio.to_thread.run_sync(_find, root)
+    """All processes of this user that carry a mark of ``root``, but for managers."""
+    return [one for one in await _marked(root) if one.name]
 
 
-async def end_remains(root: Path, *, names: frozenset[str] | None = None, patience_s: float = 5.0) -> list[Remains]:
+async def end_remains(root: Path, *, names: frozenset[str] | None = None, patience_s: float = 5.0) -> None:
     """End what carries a mark of ``root``: asked first, killed after ``patience_s``. Returns when it has ended.
 
     Args:
-        names: only these processes, and their children.
+        names: only these processes, and their children. None: all, and first of all their managers, which are not asked:
+            they would start again what ends.
     """
-    found = [one for one in await find_remains(root) if names is None or one.name in names]
-    left = found
+    if names is None:
+        await _end([one for one in await _marked(root) if not one.name], root, 0)
+    await _end([one for one in await find_remains(root) if names is None or one.name in names], root, patience_s)
+
+
+async def _end(left: list[Remains], root: Path, patience_s: float) -> None:
     for number, limit_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
-        for one in left:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(one.pid, number)
+        if limit_s > 0:
+            for one in left:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(one.pid, number)
         with anyio.move_on_after(limit_s):
             while left:
-                there = {one.pid for one in await find_remains(root)}
+                there = {one.pid for one in await _marked(root)}
                 left = [one for one in left if one.pid in there]
                 if left:
                     await anyio.sleep(_LOOK_EVERY_S)  # the system tells nobody but the parent
         if not left:
-            break
-    return found
+            return
+
+
+async def _marked(root: Path) -> list[Remains]:
+    return await anyio.to_thread.run_sync(_find, root)
 
 
 def _find(root: Path) -> list[Remains]:

@@ -7,11 +7,9 @@ its own, and is spoken to by XML-RPC over a socket that only this user can reach
 import hashlib
 import json
 import os
-import signal
 import sys
 import xmlrpc.client
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
 from typing import Any, ClassVar
@@ -25,7 +23,7 @@ from emp_machine.plan.model import Process
 from emp_machine.processes import begin
 from emp_machine.processes.folder import make_folders, private, run_folder, sockets_folder, surroundings, write_private
 from emp_machine.processes.interface import LogLine, ProcessManager, ProcessState, ProcessStatus
-from emp_machine.processes.remains import end_remains, marked
+from emp_machine.processes.remains import end_remains, manager_mark, marked
 from emp_machine.processes.roster import Known, Roster, read_roster, write_roster
 from emp_machine.processes.supervisor_config import supervisor_config
 from emp_machine.processes.tailing import last_lines, tail
@@ -128,7 +126,7 @@ class SupervisorManager(ProcessManager):
                 stderr=STDOUT,
                 check=False,
                 cwd=self._folder,
-                env=surroundings(self._environ),
+                env={**surroundings(self._environ), **manager_mark(self.root)},
             )
         if done is not None and done.returncode == 0 and await self.runs():
             return
@@ -161,9 +159,6 @@ class SupervisorManager(ProcessManager):
         await end_remains(self.root)
 
     async def kill(self) -> None:
-        pid = await self.pid()
-        if pid is not None:
-            _kill(pid)  # first, or it starts again what is killed
         await end_remains(self.root, patience_s=0)
 
     # -- the processes -------------------------------------------------------------------------------------------
@@ -266,9 +261,3 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    _lives(pid)

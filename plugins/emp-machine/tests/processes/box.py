@@ -114,9 +114,11 @@ class Box:
         try:
             yield Up(process)
         finally:
-            if process.poll() is None:
-                process.kill()
+            killed = process.poll() is None
+            process.kill()
             process.communicate(timeout=_END_S)
+            if killed:  # a test that failed must not leave a box behind
+                subprocess.run([*EMP, "machine", "stop"], env=self.environ, capture_output=True, timeout=_END_S)
 
 
 @define

@@ -1,6 +1,7 @@
 """What holds of every process manager."""
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -195,6 +196,19 @@ async def test_what_a_killed_manager_leaves_is_ended_before_anything_starts(
     assert not lives(orphan)
     await manager.start()
     assert await pid_of(manager, "one") != orphan
+
+
+async def test_a_manager_whose_folder_was_removed_is_ended_all_the_same(manager: ProcessManager, root: Path) -> None:
+    await manager.apply([subject(root, "one")])
+    await manager.start()
+    process, keeper = await pid_of(manager, "one"), await manager.pid()
+    await until_begun(manager, "one")
+    shutil.rmtree(root)
+    assert not await manager.runs()
+    await manager.shutdown()
+    assert keeper is not None
+    assert not lives(process)
+    assert not lives(keeper)
 
 
 async def test_one_that_ends_again_and_again_tells_its_last_words(manager: ProcessManager, root: Path) -> None:
