@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,10 @@ def free_ports(count: int) -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             first = int(probe.getsockname()[1])
-        try:
-            taken = [socket.create_server(("127.0.0.1", first + i)) for i in range(count)]
-        except (OSError, OverflowError):
-            continue
-        for one in taken:
-            one.close()
-        return first
+        with ExitStack() as taken, suppress(OSError, OverflowError):
+            for port in range(first, first + count):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
     raise AssertionError("no free ports in a row were found")
 
 
