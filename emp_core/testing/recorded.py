@@ -116,7 +116,7 @@ class RecordedService(FakeService):
 
     async def until_sent(self, frames: int, *, request: int = -1) -> None:
         """Wait until so many frames of an answer were sent."""
-        while not self.played or self.played[request].sent < frames:
+        while len(self.played) < max(1, request + 1) or self.played[request].sent < frames:
             await self._news.wait()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:

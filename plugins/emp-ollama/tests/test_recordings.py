@@ -22,7 +22,9 @@ from emp_core.testing.recorded import Exchange, RecordedService, read_recording
 HERE = Path(__file__).parent
 PAGE = HERE.parents[2] / "docs" / "reference" / "ollama-scenarios.md"
 ACCEPTED = {"/api/generate": "text_generation", "/api/chat": "chat_completion", "/api/embed": "embeddings"}
+PULL = "/api/pull"
 RECORDINGS = [read_recording(path) for path in sorted((HERE / "recordings").glob("*.json"))]
+PULLING = {"EMP_OLLAMA_PULL": "true", "EMP_OLLAMA_REGISTRIES": "127.0.0.1:5000,127.0.0.1:9,registry.ollama.ai"}
 NOT_OURS = ("no body", "broken JSON", "foreign Origin is refused", "wrong method")
 """Requests that the connector cannot make."""
 
@@ -32,7 +34,8 @@ def requests() -> Iterator[tuple[str, int, Exchange]]:
     for recording in RECORDINGS:
         for number, exchange in enumerate(recording.exchanges, 1):
             is_task = exchange.method == "POST" and exchange.path in ACCEPTED
-            if not is_task or not isinstance(exchange.body, dict) or exchange.label in NOT_OURS:
+            is_pull = exchange.path == PULL and not (exchange.body and exchange.body.get("stream") is False)
+            if not (is_task or is_pull) or not isinstance(exchange.body, dict) or exchange.label in NOT_OURS:
                 continue
             if not (exchange.cut and "format" in exchange.body):  # without its middle, a document is none
                 yield recording.scenario, number, exchange
@@ -56,7 +59,8 @@ def test_the_table_has_a_line_for_every_request() -> None:
 async def test_a_recorded_request_ends_as_the_table_says(
     scenario: str, number: int, exchange: Exchange, tmp_path: Path
 ) -> None:
-    assert await outcome_of(exchange, tmp_path) == expected()[scenario, number]
+    outcome = await (outcome_of_pull if exchange.path == PULL else outcome_of)(exchange, tmp_path)
+    assert outcome == expected()[scenario, number]
 
 
 async def outcome_of(exchange: Exchange, folder: Path) -> str:
@@ -84,12 +88,60 @@ async def outcome_of(exchange: Exchange, folder: Path) -> str:
         if exchange.path != "/api/embed":
             assert sent["stream"] is True
         if isinstance(job.error, EmpError):
-            reason = job.error.details.get("reason")
-            return f"`{job.error.code}`" + (f" ({reason})" if reason else "")
+            return outcome_of_error(job.error)
         result = await job.outcome()
         assert_holds_what_was_said(result.data, exchange)
         assert "".join(job.context.pieces) == result.data.get("text", "")
         return completed(result.data)
+
+
+async def outcome_of_pull(exchange: Exchange, folder: Path) -> str:
+    """What becomes of a job whose model is not there and is pulled so, in the words of the table."""
+    missing, answer = recorded("d01_errors_request", 1), recorded("b02_generate_stream_warm", 1)
+    async with (
+        RecordedService([missing, exchange, answer]) as server,
+        rigged(server.url, answer.path, folder, **PULLING) as rig,
+    ):
+        job = rig.begin({"model": exchange.body["model"], "prompt": "count"})
+        if exchange.ends == "client":
+            with anyio.fail_after(10):
+                await server.until_sent(len(exchange.frames), request=1)
+            job.scope.cancel()
+            await job.until_ended()
+            with anyio.fail_after(1):
+                await server.played[1].left.wait()
+            return "stopped: the connection is closed"
+        await job.until_ended()
+        assert job.context.told == sorted(job.context.told)
+        if isinstance(job.error, EmpError):
+            return outcome_of_error(job.error)
+        return f"pulled, then {completed((await job.outcome()).data)}"
+
+
+def recorded(scenario: str, number: int) -> Exchange:
+    [found] = [one for one in RECORDINGS if one.scenario == scenario]
+    return found.exchanges[number - 1]
+
+
+def outcome_of_error(error: EmpError) -> str:
+    reason = error.details.get("reason")
+    return f"`{error.code}`" + (f" ({reason})" if reason else "")
+
+
+async def test_what_a_server_told_of_itself_is_what_jobs_may_ask_for(tmp_path: Path) -> None:
+    [identity] = [one for one in RECORDINGS if one.scenario == "a01_identity"]
+    async with (
+        RecordedService([one for one in identity.exchanges if one.method == "GET"]) as server,
+        rigged(server.url, "/api/generate", tmp_path) as rig,
+    ):
+        info = await rig.connector.get_service_info()
+    told = json.loads(identity.exchanges[4].frames[0])["models"]
+    assert info.version == "0.33.0-rc2"
+    assert info.models is not None
+    assert {one["name"]: one["size"] for one in told} == {
+        one["name"]: info.models[one["name"]].size_bytes for one in told
+    }
+    assert {name.removesuffix(":latest") for name in info.models} <= info.models.keys()
 
 
 def completed(data: Any) -> str:
@@ -123,9 +175,9 @@ def payload_of(exchange: Exchange) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def rigged(url: str, path: str, folder: Path) -> AsyncIterator[Rig]:
+async def rigged(url: str, path: str, folder: Path, **environ: str) -> AsyncIterator[Rig]:
     """A connected connector, whose worker lets jobs choose the sizes of their models."""
-    config = ServiceConfig("ollama", {"OLLAMA_HOST": url, "EMP_OLLAMA_ALLOW_RELOAD": "true"})
+    config = ServiceConfig("ollama", {"OLLAMA_HOST": url, "EMP_OLLAMA_ALLOW_RELOAD": "true", **environ})
     connector = OllamaConnector(config)
     async with anyio.create_task_group() as group:
         yield Rig.at(folder, connector, ACCEPTED[path], group)
