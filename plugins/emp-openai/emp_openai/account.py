@@ -108,6 +108,8 @@ class Account(HTTPConnector):
             raise ServiceUnavailable(error.message, hint="is the address right?", details=error.details) from error
         if not self._has_one_slot and reply.status == 200 and _is_llama_cpp_python(reply.body):
             self._has_one_slot = True
+            if self.account.slots is not None:
+                return  # somebody knows better: it can be told not to be interrupted
             self._slots.total_tokens = 1
             self.log.info("this server gets one job at a time: a second one would stop the first", server=self.endpoint)
 

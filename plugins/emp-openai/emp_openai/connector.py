@@ -115,7 +115,8 @@ class OpenAIConnector(Connector):
         states = await self.pool.refresh(everyone=True)
         if any(state.reason is None for state in states):
             return Health(ok=True)
-        said = "; ".join(f"{state.name}: {state.reason}" for state in states)
+        # Without how long it rests: what changes every second would be told every second.
+        said = "; ".join(f"{state.name}: {(state.reason or '').partition(' (for ')[0]}" for state in states)
         return Health(ok=False, reason=said, details={"accounts": [state.as_dict() for state in states]})
 
     async def get_service_info(self) -> ServiceInfo:

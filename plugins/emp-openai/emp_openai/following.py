@@ -1,5 +1,6 @@
 """`Following`: a response as far as it is known, by the events of the stream that began it, or by asking for it."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -8,9 +9,10 @@ import anyio
 import httpx
 from attrs import define, field
 
-from emp_core.connectors.context import JobContext
-from emp_core.errors import EmpError, InvalidJob, JobFailed, ServiceBusy, ServiceUnavailable
+from emp_core.connectors.context import JobContext, Preview
+from emp_core.errors import ConnectionLost, EmpError, InvalidJob, JobFailed, ServiceBusy, ServiceUnavailable
 from emp_openai.answer import event_texts, is_stream, object_in
+from emp_openai.pictures import picture_of
 
 if TYPE_CHECKING:
     from emp_openai.account import Account
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PATH", "Following", "Gone"]
 
 PATH = "/responses"
+_PREVIEW = "response.image_generation_call.partial_image"
 _FINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
 _CANCEL_LIMIT_S = 5.0
 _LOOKS_IN_VAIN = 5
@@ -86,6 +89,9 @@ class Following:
             self._text.append(event["delta"])
             await self.context.text(event["delta"])
             await self.context.progress(0.0, f"{len(self._text)} tokens")
+        elif event.get("type") == _PREVIEW and isinstance(event.get("partial_image_b64"), str):
+            preview = Preview(*picture_of(event["partial_image_b64"], self.account.endpoint))
+            await self.context.progress(0.0, "a preview", preview)
 
     def take_response(self, told: Mapping[str, Any], *, background: bool) -> None:
         """Take the response as it is now. Raises JobFailed: it is none."""
@@ -104,7 +110,7 @@ class Following:
 
         Raises:
             Gone: the server does not know it.
-            JobFailed: nothing came of it for so long that nothing will.
+            JobFailed: it was not begun for so long that it never will.
             ServiceUnavailable, ServiceBusy: the server cannot be asked; another attempt can take it over.
         """
         in_vain = 0
@@ -127,13 +133,14 @@ class Following:
         """Take what can be had of it now: its events, or, where those cannot be had, how it is."""
         after = {} if self._last is None else {"starting_after": str(self._last)}
         silence_s = self.account.settings.silence_s
-        async with self.account.stream(
-            "GET", self._path, params={"stream": "true", **after}, silence_s=silence_s, accept=(400, 404)
-        ) as response:
-            if response.status_code == 404:
-                raise self._gone()
-            if response.is_success and is_stream(response) and await self._take_events(response):
-                return
+        with contextlib.suppress(ConnectionLost):  # a long silence is none: models think
+            async with self.account.stream(
+                "GET", self._path, params={"stream": "true", **after}, silence_s=silence_s, accept=(400, 404)
+            ) as response:
+                if response.status_code == 404:
+                    raise self._gone()
+                if response.is_success and is_stream(response) and await self._take_events(response):
+                    return
         await self.look()  # it was not begun as a stream, or the stream failed
 
     async def look(self) -> None:
@@ -167,11 +174,11 @@ class Following:
     async def _give_up_if_stuck(self) -> None:
         """A response whose first listener left too early may stay queued for ever."""
         silence_s = self.account.settings.silence_s
-        if anyio.current_time() - self._news_at < silence_s:
+        if self.status != "queued" or anyio.current_time() - self._news_at < silence_s:
             return
         await self.cancel()
         raise JobFailed(
-            f"the response {self.id} is {self.status or 'there'}, and nothing came of it for {silence_s:g} s",
+            f"the response {self.id} was queued for {silence_s:g} s, and nothing came of it",
             details={"response_id": self.id, "reason": "stuck", "endpoint": self.account.endpoint},
         )
 

@@ -162,6 +162,13 @@ async def test_a_server_that_a_second_request_interrupts_gets_one_at_a_time(tmp_
         assert server.requests.count("GET /v1/models") == 1, "afterwards it is asked for what it does not have"
 
 
+async def test_somebody_may_know_better_how_many_jobs_such_a_server_takes(tmp_path: Path) -> None:
+    async with LlamaCppPython() as server:
+        environ = {"EMP_OPENAI_ACCOUNTS": json.dumps([{"name": "a", "base_url": f"{server.url}/v1", "slots": 3}])}
+        async with rigged(environ, tmp_path) as rig:
+            assert rig.connector.max_concurrent_jobs == 3
+
+
 async def test_accounts_are_told_without_their_keys(tmp_path: Path) -> None:
     async with FakeOpenAI(api_key="sk-hidden") as server:
         environ = accounts({"one": server}, [{"api_key": "sk-hidden"}])

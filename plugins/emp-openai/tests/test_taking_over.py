@@ -13,15 +13,16 @@ from anyio.abc import Process
 from emp_openai.testing import FakeOpenAI
 
 from emp_core.config import Settings
-from emp_core.errors import JobFailed, NotRepeated
+from emp_core.errors import ConnectionLost, JobFailed, NotRepeated
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
+from emp_core.testing.time_lapse import TimeLapse
 from emp_core.testing.workers import WorkerStarter
 
 from .rig import Gate, binding, chat, environ_of, rigged
 
-LEASE_S = 0.5
+LEASE_S = 2.0
 COUNT = {"model": "fake", "input": "count"}
 RESPONSE = JobSpec("openai_responses", COUNT)
 SAID = " one two three four five six seven eight nine ten"
@@ -95,7 +96,7 @@ async def test_a_killed_workers_chat_is_not_sent_again(queue: JobQueue, start_wo
         job = await queue.submit(JobSpec("openai_text", chat("count")))
         await until_text(queue, job.id)
         victim.kill()
-        await start_worker(binding(environ_of(server)), lease_s=LEASE_S)
+        await start_worker(binding(environ_of(server)))
         done = await queue.wait(job.id, timeout=30)
         assert done.status is JobState.FAILED
         assert done.error is not None
@@ -165,10 +166,23 @@ async def test_a_response_that_failed_after_it_cost_something_is_begun_again_onl
         assert (await again.outcome()).data["text"] == SAID
 
 
+async def test_a_model_may_think_for_long(tmp_path: Path) -> None:
+    gate = Gate(0)
+    async with FakeOpenAI(pause=gate) as server:
+        async with rigged(environ_of(server, EMP_OPENAI_SILENCE_S="5"), tmp_path) as rig:
+            job = rig.begin(COUNT)
+            await server.until(lambda: bool(server.responses))
+            passed_s = await TimeLapse.here().until(job.ended.is_set, most_s=60)
+            assert passed_s >= 60
+            gate.open()
+            assert (await job.outcome()).data["text"] == SAID
+        assert (len(server.seen), server.cancelled) == (1, [])
+
+
 async def test_a_response_that_stays_queued_for_ever_is_given_up_and_cancelled(tmp_path: Path) -> None:
     async with FakeOpenAI() as server:
         server.hold()
-        async with rigged(environ_of(server, EMP_OPENAI_SILENCE_S="30"), tmp_path) as rig:
+        async with rigged(environ_of(server, EMP_OPENAI_SILENCE_S="5"), tmp_path) as rig:
             job = rig.begin(COUNT)
             await server.until_running(1)
             await job.until_ended_in_time_lapse(300)
@@ -183,6 +197,18 @@ async def test_a_server_without_background_gives_its_answer_all_the_same(backgro
         job = await rig.run({**COUNT, "background": background})
         assert (await job.outcome()).data["text"] == SAID
         assert server.followed == []
+
+
+@pytest.mark.parametrize(("resend", "error"), [(False, NotRepeated), (True, ConnectionLost)])
+async def test_a_response_without_background_is_lost_with_its_connection(
+    resend: bool, error: type[Exception], tmp_path: Path
+) -> None:
+    async with FakeOpenAI(background=False) as server:
+        server.faults.cut_after = 5
+        async with rigged(environ_of(server), tmp_path) as rig:
+            job = await rig.run({**COUNT, "resend": resend})
+        assert type(job.error) is error
+        assert len(server.seen) == 1
 
 
 async def test_a_job_may_do_without_background(tmp_path: Path) -> None:
