@@ -46,7 +46,7 @@ async def check_services(settings: Settings, plugins: Plugins, environ: Mapping[
 async def _check_service(binding: ServiceBinding, plugins: Plugins) -> Check:
     name = f"service {binding.service}"
     try:
-        connector = plugins.connector_class(binding.connector)(binding.config)
+        connector = plugins.connector_class(binding.connector).for_service(binding.config)
     except EmpError as error:
         return failed(name, error)
     except Exception as error:  # a connector is somebody else's code, which may raise anything

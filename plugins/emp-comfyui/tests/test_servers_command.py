@@ -285,3 +285,23 @@ def test_with_one_server_only_workers_have_to_be_started_again(
     added = servers("add", "second", f"127.0.0.1:{elsewhere.fakes['b'].port}")
     assert "start them again" in added.err
     assert [server["status"] for server in servers("--json").data["servers"]] == ["online", "online"]
+
+
+def test_the_doctor_asks_the_cluster_as_a_worker_does(
+    cluster: Elsewhere,
+    environ: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def said() -> tuple[str, str]:
+        run(["doctor", "--json"])
+        [check] = [one for one in json.loads(capsys.readouterr().out)["data"] if one["name"] == "service comfyui"]
+        return check["state"], check["message"]
+
+    environ({"WORKERS": "comfyui"})
+    assert said()[0] == "ok"
+    for name in "ab":
+        cluster.portal.call(cluster.fakes[name].kill)
+    state, message = said()
+    assert state == "fail"
+    assert message.startswith("no ComfyUI server takes jobs: a: nothing answers at ")
