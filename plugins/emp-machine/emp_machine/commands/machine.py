@@ -23,7 +23,7 @@ COMMANDS = {
 }
 """The commands, each ``emp_machine.commands.NAME:NAME``, and what the overview says of them."""
 
-_TOGETHER = dict.fromkeys(("status", "logs", "start", "stop", "restart", "reload"), "processes")
+_TOGETHER: dict[str, str] = dict.fromkeys(("status", "logs", "start", "stop", "restart", "reload"), "processes")
 """Commands that share a module."""
 
 
