@@ -73,6 +73,7 @@ if typing.TYPE_CHECKING:
     from emp_core.queue.workers import WorkerView
     from emp_core.services.installer import Installer, Step, StepContext
     from emp_core.storage.interface import ArtifactStore, StoredObject
+    from emp_core.worker.notices import SpotNotice
     from emp_core.worker.worker import Worker
 
 __all__ = [
@@ -149,6 +150,7 @@ __all__ = [
     "ServiceInfo",
     "ServiceUnavailable",
     "Settings",
+    "SpotNotice",
     "Step",
     "StepContext",
     "StorageError",
@@ -189,6 +191,7 @@ _HOMES = {
     "emp_core.queue.workers": ("WorkerView",),
     "emp_core.services.installer": ("Installer", "Step", "StepContext"),
     "emp_core.storage.interface": ("ArtifactStore", "StoredObject"),
+    "emp_core.worker.notices": ("SpotNotice",),
     "emp_core.worker.worker": ("Worker",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -124,6 +124,12 @@ def _folder(value: str) -> Path:
     return Path(value).expanduser()
 
 
+def _spot_url(value: str) -> str:
+    if value.lower() not in ("aws", "azure", "gcp") and not value.startswith(("http://", "https://")):
+        raise ValueError("expected aws, azure, gcp, or an http:// or https:// address")
+    return value
+
+
 @frozen
 class Settings:
     """What the core reads from the environment. Durations are in seconds, sizes in bytes."""
@@ -256,6 +262,22 @@ class Settings:
         default=30.0,
         parse=number(0, 86400),
         help="How long a worker that shuts down lets its jobs go on.",
+    )
+    spot_file: Path | None = setting(
+        "EMP_SPOT_FILE",
+        default=None,
+        parse=_folder,
+        help="File that is made when this machine is about to go; workers drain then.",
+    )
+    spot_url: str | None = setting(
+        "EMP_SPOT_URL",
+        default=None,
+        parse=_spot_url,
+        help="Metadata server that tells when this machine is about to go; workers drain then. `aws`, `azure`, `gcp`, or an "
+        "address that answers 200 with a text then, and 404 until then.",
+    )
+    spot_poll_s: float = setting(
+        "EMP_SPOT_POLL_S", default=5.0, parse=number(0.1, 600), help="How often these are looked at."
     )
     priority_step_s: float = setting(
         "EMP_PRIORITY_STEP", default=60.0, parse=number(0, 86400), help="Head start that one point of priority gives."

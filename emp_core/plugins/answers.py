@@ -19,6 +19,7 @@ REGISTERING_HOOKS: Mapping[str, str] = {
     "installer": "emp_register_installers",
     "store": "emp_register_stores",
     "balancer": "emp_register_balancers",
+    "spot notice": "emp_register_spot_notices",
 }
 """What is registered, and the hook that is asked for it."""
 
@@ -32,7 +33,7 @@ class Answers:
     """What one plugin brings.
 
     Attributes:
-        registrations: by kind (``connector``, ``installer``, ``store``, ``balancer``).
+        registrations: by kind (``connector``, ``installer``, ``store``, ``balancer``, ``spot notice``).
         mapping: its part of the service mapping: section → entry → what the file would say there.
         settings: its settings classes.
     """

@@ -80,6 +80,14 @@ def emp_register_balancers() -> Sequence[Registration]:
 
 
 @hookspec
+def emp_register_spot_notices() -> Sequence[Registration]:
+    """Sources of notices that this machine is about to go; the target is called with (environ), and gives an
+    `emp_core.SpotNotice`, or None where there is nothing to watch.
+    """
+    return ()
+
+
+@hookspec
 def emp_service_mapping() -> Mapping[str, Any]:
     """This plugin's part of the service mapping, in the file's format. The user's file overrides it entry by entry."""
     return {}

@@ -65,7 +65,7 @@ class Plugins:
     Attributes:
         loaded: those in use, by name.
         offline: those that are installed and cannot be used.
-        connectors, installers, stores, balancers: what they registered, by the registered name.
+        connectors, installers, stores, balancers, spot_notices: what they registered, by the registered name.
     """
 
     loaded: tuple[LoadedPlugin, ...]
@@ -74,6 +74,7 @@ class Plugins:
     installers: Mapping[str, Registered]
     stores: Mapping[str, Registered]
     balancers: Mapping[str, Registered]
+    spot_notices: Mapping[str, Registered]
     _manager: pluggy.PluginManager = field(alias="manager", repr=False)
 
     def listing(self) -> tuple[PluginListing, ...]:

@@ -49,6 +49,7 @@ def load_plugins(found: Iterable[EntryPoint] | None = None) -> Plugins:
         installers=_registered(loaded, "installer"),
         stores=_registered(loaded, "store"),
         balancers=_registered(loaded, "balancer"),
+        spot_notices=_registered(loaded, "spot notice"),
         manager=manager,
     )
 

@@ -34,6 +34,7 @@ from emp_core.worker.gpus import GpuWatch
 from emp_core.worker.leases import Held, Leases
 from emp_core.worker.machine import machine_resources
 from emp_core.worker.mailbox import Mailbox
+from emp_core.worker.notices import NoticeWatch, notices_of
 from emp_core.worker.persistence import until_done
 from emp_core.worker.planning import capacity_of, planned_workers, store_openers
 from emp_core.worker.registrar import Registrar
@@ -161,6 +162,7 @@ class Worker:
             on_claim=self._claimed,
         )
         self._gpu_watch = GpuWatch(settings.gpu_id or 0, lambda: [held.gpu for held in self._leases.running()])
+        self._notices = NoticeWatch(notices_of(settings, self._plugins, environment()), self.drain)
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
         self._mailbox = Mailbox(url, settings, self._consumer, self._message, self._returned)
         for binding in self._bindings:
@@ -223,7 +225,7 @@ class Worker:
         return None
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
-        for part in (self._registrar, self._mailbox, self._keeper, self._gpu_watch):
+        for part in (self._registrar, self._mailbox, self._keeper, self._gpu_watch, self._notices):
             self._group.start_soon(part.run, name=f"emp {type(part).__name__.lower()}")
         claiming = anyio.CancelScope()
         self._group.start_soon(self._claim_until, claiming)

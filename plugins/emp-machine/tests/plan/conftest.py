@@ -142,6 +142,7 @@ def plugins() -> Plugins:
         installers=registered(tuple(INSTALLERS)),
         stores={},
         balancers={},
+        spot_notices={},
         manager=pluggy.PluginManager("emp_core"),
         classes=INSTALLERS,
     )
