@@ -30,24 +30,27 @@ local function known(id, idempotency_key, digest)
   return first, digest == '' or redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') == digest
 end
 
-local opened, serving = {}, {}
+-- Workers that serve a lane, once that was looked up; -1: the lane is new.
+local serving = {}
 
 for _ = 1, tonumber(count) do
   local spec, payload = cjson.decode(ARGV[at]), ARGV[at + 1]
   at = at + 2
   local id, lane, requirement, customer, priority, start_at, deadline_at, idempotency_key, digest = unpack(spec, 1, 9)
   local first, same = known(id, idempotency_key, digest)
+  local is_new = not first and not serving[lane] and redis.call('HEXISTS', lanes_key, lane) == 0
   if first then
     answer(same and 0 or -1, first, 0)
   elseif tonumber(max_pending) > 0 and redis.call('ZCARD', pending_key) + #entering_pending / 2 >= tonumber(max_pending) then
     answer(-2, id, 0)
-  elseif not opened[lane] and redis.call('HEXISTS', lanes_key, lane) == 0
-    and redis.call('HLEN', lanes_key) >= tonumber(max_lanes) then
+  elseif is_new and redis.call('HLEN', lanes_key) >= tonumber(max_lanes) then
     answer(-3, id, 0)
   else
-    if not opened[lane] then
-      opened[lane] = true
-      serving[lane] = open_lane(lane, requirement, now) and -1 or redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers')
+    if is_new then
+      open_lane(lane, requirement, now)
+      serving[lane] = -1
+    elseif not serving[lane] then
+      serving[lane] = redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers')
     end
     local job = prefix .. 'jobs:' .. id
     local later = start_at ~= '' and tonumber(start_at) > now

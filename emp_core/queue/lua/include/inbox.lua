@@ -74,7 +74,7 @@ local function wake(lane, now, customer)
       small, large = serving, idle_key
     end
     local best, best_penalty
-    for from = 0, redis.call('ZCARD', small) - 1, 32 do
+    for from = 0, math.min(idle, able) - 1, 32 do
       local window = redis.call('ZRANGE', small, from, from + 31, 'WITHSCORES')
       local names = {}
       for i = 1, #window, 2 do

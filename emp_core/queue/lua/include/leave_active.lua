@@ -33,7 +33,9 @@ local function write_leaving(now)
     if redis.call('HINCRBY', customers_active_key, customer, -count) <= 0 then
       redis.call('HDEL', customers_active_key, customer)
     end
-    unpark(customer, now)
+    if customer ~= '' then
+      unpark(customer, now)
+    end
   end
   for status, index in pairs(settled) do
     redis.call('ZADD', FINAL_INDEX[status], unpack(index))

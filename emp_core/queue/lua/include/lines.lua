@@ -85,7 +85,8 @@ local function write_lines(now)
       local jobs = #line / 2
       redis.call('ZADD', line_of(lane, customer), unpack(line))
       local parked = prefix .. 'parked:' .. customer
-      local turn = redis.call('HGET', parked, lane)
+      -- Jobs of nobody have no cap.
+      local turn = customer ~= '' and redis.call('HGET', parked, lane)
       if not turn then
         take_turn(lane, customer, line.first)
         while jobs > 0 and wake(lane, now, customer) do
