@@ -15,6 +15,7 @@ from .known import Documented, documented, in_mappings
 from .pages import DOCS, HOUSE, page
 
 SETTINGS = DOCS / "reference" / "settings.md"
+NO_DEFAULT = "\N{EN DASH}"
 PLUGINS = sorted(path.parent.name for path in (HOUSE / "plugins").glob("*/README.md"))
 
 
@@ -55,7 +56,9 @@ def test_every_variable_of_the_service_mapping_is_on_the_pages(plugin: str) -> N
     aliases = {name for name, row in settings.items() if row is None}
     # What the plugin reads itself, too, stands among its settings.
     wanted = {
-        name: f"`{value}`" if value else "–" for name, value in in_mappings(plugin.removeprefix("emp-")).items() if not settings.get(name)
+        name: f"`{value}`" if value else NO_DEFAULT
+        for name, value in in_mappings(plugin.removeprefix("emp-")).items()
+        if not settings.get(name)
     }
     for path in (HOUSE / "plugins" / plugin / "README.md", SETTINGS):
         shown = page(path).section("In the service mapping").table if wanted else {}
