@@ -18,6 +18,7 @@ from emp_core.log.logger import get_logger
 from emp_core.queue.keys import Keys
 from emp_core.queue.machines import SILENT_S, MachinePhase, MachineStatus, write_machine
 from emp_core.worker.gpus import gpus
+from emp_machine.errors import MachineError
 from emp_machine.plan.model import MachinePlan, Process
 from emp_machine.processes.care import Standing, Verdict
 from emp_machine.processes.folder import private, run_folder, write_private
@@ -76,7 +77,8 @@ class Speaker:
     async def speak(self) -> None:
         """Say it once, now."""
         self._note()
-        found = await anyio.to_thread.run_sync(lambda: gpus(tell=False))
+        # A driver in trouble may never answer, and must not keep the machine from ending.
+        found = await anyio.to_thread.run_sync(lambda: gpus(tell=False), abandon_on_cancel=True)
         status = evolve(
             self._status,
             gpus=_gpus(self._plan, {gpu.index: asdict(gpu) for gpu in found}),
@@ -100,7 +102,10 @@ class Speaker:
     def _note(self) -> None:
         shown = {name: verdict.as_dict() for name, verdict in self._verdicts.items()}
         text = json.dumps({"phase": self._status.phase.value, "detail": self._status.detail, "processes": shown})
-        write_private(private(run_folder(self._plan.root)) / _FILE, text)
+        try:
+            write_private(private(run_folder(self._plan.root)) / _FILE, text)
+        except (OSError, MachineError) as error:
+            log.warning("how the processes stand cannot be written down", error=str(error))
 
     def _standings(self, processes: tuple[Process, ...]) -> dict[str, dict[str, Any]]:
         nothing = Verdict()

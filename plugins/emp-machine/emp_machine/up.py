@@ -137,7 +137,7 @@ class Machine:
             # What was there before may still run, and so may the other services: whoever pays for the machine wants that.
             self._install_error = error
             self._note(f"installation: {error.message}; going on with what there is")
-            log.exception("an installation failed")
+            log.warning("an installation failed", error=str(error))
 
     def _tell_and_speak(self, service: str, event: InstallEvent) -> None:
         self._tell(service, event)

@@ -88,6 +88,8 @@ class Care:
     patience: Patience
     start_s: float | None
     verdict: Verdict = field(factory=Verdict)
+    excused: bool = False
+    """Nobody can tell now whether it works: it may end for the same reason, and is not given up for that."""
     _pid: int | None = None
     _begun_s: float = 0.0
     _well_since_s: float | None = None
@@ -161,7 +163,7 @@ class Care:
             self._failures = 0
             self._stand(Standing.STARTING, "")
         elif ended_by_itself:
-            self._failures += 1
+            self._failures += 0 if self.excused else 1
             self._count()
             if self.patience.delay_s(self._failures) is None:
                 return self._give_up(f"it ended by itself {self._failures} times in a row")

@@ -188,16 +188,19 @@ class Pm2Manager(ProcessManager):
             "NO_COLOR": "1",
         }
         with anyio.move_on_after(limit_s):
-            done = await anyio.run_process(
-                [str(self._program), *arguments],
-                stdin=DEVNULL,
-                stdout=PIPE,
-                stderr=STDOUT,
-                check=False,
-                cwd=self._home,
-                env=environ,
-                start_new_session=True,
-            )
+            try:
+                done = await anyio.run_process(
+                    [str(self._program), *arguments],
+                    stdin=DEVNULL,
+                    stdout=PIPE,
+                    stderr=STDOUT,
+                    check=False,
+                    cwd=self._home,
+                    env=environ,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise MachineError(f"{self._program} cannot be run: {error.strerror or error}") from error
             said = done.stdout.decode(errors="replace")
             if done.returncode == 0:
                 return said

@@ -1,4 +1,4 @@
-"""Reading what processes have put out: the end of a log, and what comes after."""
+"""Reading what processes have put out, with what looks like a secret hidden: the end of a log, and what comes after."""
 
 import os
 from collections.abc import AsyncGenerator, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from emp_core.log.redaction import hide_secrets
 from emp_machine.processes.interface import LogLine
 from emp_machine.processes.roster import Known
 
@@ -77,4 +78,4 @@ class _Tail:
         *whole, self._waiting = (self._waiting + text).split(b"\n")
         if len(self._waiting) > _LINE_MAX:
             whole, self._waiting = [*whole, self._waiting], b""
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in whole]
+        return [hide_secrets(line.decode("utf-8", "replace").rstrip("\r")) for line in whole]

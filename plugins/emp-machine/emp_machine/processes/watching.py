@@ -113,7 +113,7 @@ class Watcher:
             statuses = await self._manager.status()
             if not statuses and not self._busy:
                 await self._begin_again()
-        except MachineError as error:
+        except (MachineError, OSError) as error:
             log.warning("the process manager does not answer", error=str(error))
             return
         for status in statuses:
@@ -166,6 +166,7 @@ class Watcher:
             if name not in self._busy and before.standing in _LOOKED_AT:
                 well = await probe.ask()
                 care = self._cares[name]
+                care.excused = well is None
                 if well is not None and name not in self._busy:
                     self._do(care.checked(well, probe.problem, self._now()), name, group)
                 if care.verdict != before:
@@ -190,7 +191,7 @@ class Watcher:
     async def _change(self, how: Callable[..., Awaitable[Any]], names: Sequence[str]) -> None:
         try:
             await how(*names)
-        except MachineError as error:
+        except (MachineError, OSError) as error:
             log.warning("the process manager does not do as it was told", processes=list(names), error=str(error))
             for name in names:
                 self._cares[name].refused(str(error), self._now())

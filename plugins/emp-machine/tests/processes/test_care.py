@@ -154,3 +154,14 @@ def test_a_restart_that_was_asked_for_is_nobodys_stop(state: ProcessState) -> No
     assert standing(care) is Standing.STARTING
     care.seen(running(2), 3)
     assert care.verdict.restarts == 0
+
+
+def test_one_that_ends_while_nobody_can_tell_whether_it_works_is_not_given_up() -> None:
+    care = begun()
+    care.excused = True
+    for pid in range(2, 50):
+        assert care.seen(running(pid), pid * 60) is Deed.NOTHING
+    assert standing(care) is Standing.STARTING
+    assert care.verdict.restarts == 48
+    care.excused = False
+    assert [care.seen(running(pid), pid * 60) for pid in range(50, 54)][-1] is Deed.STOP

@@ -212,7 +212,7 @@ async def test_a_manager_whose_folder_was_removed_is_ended_all_the_same(manager:
 
 
 async def test_one_that_ends_again_and_again_tells_its_last_words(manager: ProcessManager, root: Path) -> None:
-    await manager.apply([subject(root, "one", "--last", "no such model")])
+    await manager.apply([subject(root, "one", "--last", "no such model at https://me:secret@hub")])
     await manager.start()
 
     async def told() -> bool:
@@ -220,6 +220,9 @@ async def test_one_that_ends_again_and_again_tells_its_last_words(manager: Proce
         return found.state in (ProcessState.STARTING, ProcessState.FAILED) and "no such model" in found.reason
 
     await until(told)
+    [found] = await manager.status("one")
+    assert "secret" not in found.reason
+    assert not any("secret" in line for line in await said(manager, "one"))
 
 
 async def test_unknown_names_are_refused_before_anything_is_done(manager: ProcessManager, root: Path) -> None:

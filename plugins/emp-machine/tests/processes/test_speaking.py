@@ -141,3 +141,12 @@ async def test_nobody_can_tell_of_workers_while_redis_is_away(emp_settings: Sett
     client = connect("redis://127.0.0.1:1", emp_settings)
     assert await Workers(client, JobQueue(None, emp_settings).keys).names() is None
     await client.aclose()
+
+
+async def test_a_full_disk_does_not_end_the_machine(queue: JobQueue, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "box")
+    (tmp_path / "box").write_text("no folder")
+    await Speaker(plan, queue.client, queue.keys).speak()
+    status = await said(queue)
+    assert status is not None
+    assert status.phase == "starting"
