@@ -123,13 +123,18 @@ def cli() -> None:
     """
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line; gives its exit code."""
+def run(arguments: Sequence[str], *, command: click.Command = cli, name: str = "emp") -> int:
+    """Run a command line; gives its exit code.
+
+    Args:
+        command: ``emp``, or a program of a plugin's own: it fails in the same words and with the same codes.
+        name: what that program is called.
+    """
     as_json = "--json" in arguments
     stdout = sys.stdout
     try:
         try:
-            return _exit_code(cli.main(list(arguments), prog_name="emp", standalone_mode=False))
+            return _exit_code(command.main(list(arguments), prog_name=name, standalone_mode=False))
         except SystemExit as ended:
             # click's own way out when it cannot print its help: it has put something else in the place of stdout.
             if sys.stdout is not stdout:

@@ -1,35 +1,19 @@
 """`emp machine start|stop|restart|reload|status|logs`: the processes of this machine, whoever started them."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import anyio
 import click
-import httpx
 
 from emp_core.cli.failures import DONE
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note
-from emp_core.config import Settings, environment
-from emp_core.queue.connection import connect
+from emp_machine.commands import driving
 from emp_machine.commands.options import env_file_option
-from emp_machine.commands.running import Here, find_here, show
-from emp_machine.errors import MachineError
-from emp_machine.holding import hold, holder
-from emp_machine.plan.here import plan_here
-from emp_machine.plan.redis import REDIS
-from emp_machine.processes.choosing import end_other_managers
-from emp_machine.processes.interface import ProcessManager, ProcessStatus
-from emp_machine.processes.probing import Probe, all_probes
-from emp_machine.processes.roster import Roster, expanded, known
-from emp_machine.processes.watching import Watcher
+from emp_machine.commands.running import find_here, show
+from emp_machine.processes.interface import ProcessStatus
 
 __all__ = ["logs", "reload", "restart", "start", "status", "stop"]
 
-_LOOK_S = 0.2
-_LIVE_S = 30.0
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
 
 
@@ -70,39 +54,11 @@ def start(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
     here = find_here(env_file)
 
     async def run() -> tuple[ProcessStatus, ...]:
-        if await here.manager.runs():
-            await here.manager.start(*here.names(names))
-        else:
-            await _start_all(here, names, env_file)
+        await driving.start(here, names, env_file)
         return await here.manager.status(*here.names(names))
 
     show(here, run_async(run), as_json=as_json)
     return DONE
-
-
-async def _start_all(here: Here, words: Sequence[str], env_file: Path | None) -> None:
-    """Start what nobody keeps yet, in its order, and leave it to the manager."""
-    with hold(here.root):
-        plan = plan_here(env_file)
-        roster = Roster(here.manager.kind, tuple(known(one) for one in plan.processes))
-        chosen = set(expanded(roster, words) or roster.names)
-        for one in reversed(plan.processes):
-            chosen |= set(one.needs) if one.name in chosen else set()
-        await end_other_managers(here.manager, environment())
-        await here.manager.apply(plan.processes)
-        processes = [one for one in plan.processes if one.name in chosen]
-        async with (
-            _redis(plan.environ["HUB_REDIS_URL"], here.settings) as redis,
-            httpx.AsyncClient(trust_env=False) as http,
-            anyio.create_task_group() as group,
-        ):
-            watcher = Watcher(here.manager, processes, all_probes(processes, http, redis, here.settings))
-            group.start_soon(watcher.run)
-            await watcher.until(lambda: watcher.settled)
-            group.cancel_scope.cancel()
-        if watcher.hopeless:
-            why = "; ".join(f"{name}: {one.reason}" for name, one in watcher.verdicts.items() if one.reason)
-            raise MachineError(f"no worker runs: {why}", hint="`emp machine logs` shows what the processes said")
 
 
 @click.command()
@@ -122,16 +78,7 @@ def stop(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
     here = find_here(env_file)
 
     async def run() -> tuple[ProcessStatus, ...]:
-        if not await here.manager.runs():
-            return ()
-        meant = here.names(names) or here.roster.names
-        workers = [one.name for one in here.roster.processes if one.worker and one.name in meant]
-        if workers:
-            await here.manager.stop(*workers)
-        if others := [name for name in meant if name not in workers]:
-            await here.manager.stop(*others)
-        if not names and holder(here.root) is None:
-            await here.manager.shutdown()
+        await driving.stop(here, names)
         return await here.manager.status(*here.names(names))
 
     show(here, run_async(run), as_json=as_json)
@@ -175,52 +122,16 @@ def reload(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
     """
     here = find_here(env_file)
 
+    def tell(name: str) -> None:
+        if not as_json:
+            note(f"{clean(name)} works again")
+
     async def run() -> tuple[ProcessStatus, ...]:
-        roster = here.roster
-        url = here.settings.redis_url or _own_redis(roster)
-        async with _redis(url, here.settings) as redis, httpx.AsyncClient(trust_env=False) as http:
-            probes = all_probes(roster.processes, http, redis, here.settings)
-
-            async def until_well(name: str) -> None:
-                await _until_well(here.manager, name, probes.get(name))
-                if not as_json:
-                    note(f"{clean(name)} works again")
-
-            await here.manager.reload(*here.names(names), until_well=until_well)
+        await driving.reload(here, here.names(names), tell)
         return await here.manager.status(*here.names(names))
 
     show(here, run_async(run), as_json=as_json)
     return DONE
-
-
-def _own_redis(roster: Roster) -> str:
-    """The machine's own Redis, where HUB_REDIS_URL is not set."""
-    [endpoint] = [one.endpoint for one in roster.processes if one.service == REDIS] or [None]
-    return f"redis://{endpoint or '127.0.0.1:6379'}"
-
-
-async def _until_well(manager: ProcessManager, name: str, probe: Probe | None) -> None:
-    limit_s = _LIVE_S if probe is None else probe.start_s
-    with anyio.move_on_after(limit_s):
-        while True:
-            [found] = await manager.status(name)
-            if found.pid is not None and (probe is None or await probe.ask()):
-                return
-            await anyio.sleep(_LOOK_S)
-    raise MachineError(
-        f"{name} does not work again within {limit_s:g} s{'' if probe is None else f': {probe.problem}'}",
-        hint=f"the rest was left as it is; `emp machine logs {name}` shows what it said",
-    )
-
-
-@asynccontextmanager
-async def _redis(url: str, settings: Settings) -> AsyncIterator[Any]:
-    client = connect(url, settings)
-    try:
-        yield client
-    finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            await client.aclose()
 
 
 @click.command()

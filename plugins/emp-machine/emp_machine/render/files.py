@@ -19,18 +19,20 @@ class RenderedFile:
     Attributes:
         path: below the folder that it is written to.
         private: nobody but its user may read it: it holds secrets, or may.
+        program: it can be run.
         kept: what lies there already stays: it is the beginning of a file that people write on.
     """
 
     path: Path
     text: str = field(repr=False)
     private: bool = False
+    program: bool = False
     kept: bool = False
 
     @property
     def mode(self) -> int:
         """Who may read it."""
-        return 0o600 if self.private else 0o644
+        return 0o600 if self.private else 0o755 if self.program else 0o644
 
 
 def write_files(files: Iterable[RenderedFile], folder: Path) -> None:
