@@ -92,7 +92,7 @@ async def test_a_killed_process_and_one_that_hangs_are_healed(manager: Superviso
 async def test_what_never_works_is_given_up_with_a_reason_and_the_rest_goes_on(
     manager: SupervisorManager, root: Path
 ) -> None:
-    broken = subject(root, "broken", "--last", "no such model")
+    broken = subject(root, "broken", "--last", "no such model", port=free_port())
     lost = subject(root, "lost", needs=("broken",))
     service, worker = subject(root, "service", port=free_port()), subject(root, "worker", needs=("service",))
     async with watched(manager, broken, lost, service, worker) as watcher:
@@ -113,7 +113,7 @@ async def stopped(manager: SupervisorManager, name: str) -> bool:
 
 
 async def test_a_program_that_is_not_there_is_given_up(manager: SupervisorManager, root: Path) -> None:
-    missing = subject(root, "missing", argv=("no-such-program",))
+    missing = subject(root, "missing", port=free_port(), argv=("no-such-program",))
     async with watched(manager, missing) as watcher:
         await until(lambda: standings(watcher) == {"missing": Standing.GIVEN_UP})
         assert "no-such-program cannot be run: No such file" in (root / "logs" / "missing.log").read_text()
@@ -153,3 +153,40 @@ async def test_what_somebody_stops_is_left_alone(manager: SupervisorManager, roo
         await until(lambda: standings(watcher) == {"one": Standing.STOPPED})
         await manager.start("one")
         await until(lambda: all_well(watcher))
+
+
+async def test_what_somebody_stopped_stays_so_when_the_manager_dies(manager: SupervisorManager, root: Path) -> None:
+    one, two = subject(root, "one"), subject(root, "two")
+    async with watched(manager, one, two) as watcher:
+        await until(lambda: all_well(watcher))
+        await manager.stop("one")
+        await until(lambda: standings(watcher) == {"one": Standing.STOPPED, "two": Standing.WELL})
+        before = await manager.pid()
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+
+        async def back() -> bool:
+            return await manager.pid() not in (None, before) and watcher.verdicts["two"].standing is Standing.WELL
+
+        await until(back)
+        assert standings(watcher) == {"one": Standing.STOPPED, "two": Standing.WELL}
+        assert await stopped(manager, "one")
+
+
+async def test_the_watcher_tells_what_it_sees(manager: SupervisorManager, root: Path) -> None:
+    pids: dict[str, int | None] = {}
+    await manager.apply([subject(root, "one")])
+    watcher = Watcher(
+        manager,
+        [subject(root, "one")],
+        {},
+        patience=QUICK,
+        on_look=lambda found: pids.update({one.name: one.pid for one in found}),
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(watcher.run)
+        await until(lambda: all_well(watcher))
+        assert pids == {"one": await pid_of(manager, "one")}
+        await manager.stop("one")
+        await until(lambda: pids == {"one": None})
+        group.cancel_scope.cancel()
