@@ -1,6 +1,6 @@
 """`emp machine up`: installs, starts and watches what a plan says, until it is told to end; then it leaves nothing behind."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,8 @@ from emp_machine.installing.run import Tell, install_services
 from emp_machine.plan.model import MachinePlan
 from emp_machine.processes.care import Standing, Verdict
 from emp_machine.processes.choosing import end_other_managers
-from emp_machine.processes.interface import ProcessManager
+from emp_machine.processes.interface import ProcessManager, ProcessStatus
+from emp_machine.processes.pidfiles import note_pids
 from emp_machine.processes.probing import all_probes
 from emp_machine.processes.watching import Watcher
 from emp_machine.speaking import Speaker
@@ -120,7 +121,9 @@ class Machine:
         await self._manager.apply(self.plan.processes)
         async with httpx.AsyncClient(trust_env=False) as client, anyio.create_task_group() as group:
             probes = all_probes(self.plan.processes, client, self._client, self._settings)
-            watcher = self._watcher = Watcher(self._manager, self.plan.processes, probes, on_change=self._judge)
+            watcher = self._watcher = Watcher(
+                self._manager, self.plan.processes, probes, on_change=self._judge, on_look=self._note_pids
+            )
             group.start_soon(watcher.run, name="emp machine watch")
             await watcher.until(lambda: watcher.settled)
             self._refuse_if_hopeless(watcher)
@@ -144,6 +147,9 @@ class Machine:
         if event.kind in (InstallEventKind.BEGUN, InstallEventKind.PROGRESS):
             far = "" if event.fraction is None else f", {event.fraction:.0%}"
             self._speaker.say(MachinePhase.INSTALLING, f"{service}: {event.step}{far}")
+
+    def _note_pids(self, statuses: Sequence[ProcessStatus]) -> None:
+        note_pids(self.plan.workers, {one.name: one.pid for one in statuses})
 
     def _judge(self) -> None:
         verdicts = self.verdicts
@@ -181,6 +187,7 @@ class Machine:
             log.warning("the processes cannot be ended in order: they are killed", error=str(error))
         finally:
             await self._manager.kill()
+            self._note_pids(())
             self._speaker.forget()
 
 

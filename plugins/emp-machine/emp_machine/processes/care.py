@@ -173,7 +173,10 @@ class Care:
         return Deed.NOTHING
 
     def _rests(self, status: ProcessStatus) -> Deed:
-        if status.state is ProcessState.STOPPED and not self._asked and not self._out_of_play():
+        never_was = self._pid is None and self._restart_at_s is not None  # it could not be started, and is tried again
+        if self._asked or never_was or self.verdict.standing in (Standing.GIVEN_UP, Standing.STOPPED):
+            return Deed.NOTHING
+        if status.state in (ProcessState.STOPPED, ProcessState.STOPPING):
             self._pid = None
             self._restart_at_s = None
             if self.verdict.standing is not Standing.WAITING:

@@ -10,7 +10,7 @@ from emp_core.log.logger import get_logger
 from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process, ProcessKind
 from emp_machine.processes.care import Care, Deed, Patience, Standing, Verdict
-from emp_machine.processes.interface import ProcessManager
+from emp_machine.processes.interface import ProcessManager, ProcessStatus
 from emp_machine.processes.probing import Probe
 
 __all__ = ["Watcher"]
@@ -30,6 +30,7 @@ class Watcher:
         probes: how to find out whether a process works, by name; without one, that it lives is enough.
         patience: how long one that fails is tried again.
         on_change: told whenever a verdict changed; must return at once.
+        on_look: told what the manager says of the processes, whenever it was asked; must return at once.
         now: the time, in seconds.
     """
 
@@ -41,12 +42,14 @@ class Watcher:
         *,
         patience: Patience | None = None,
         on_change: Callable[[], None] = lambda: None,
+        on_look: Callable[[Sequence[ProcessStatus]], None] = lambda _: None,
         now: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._manager = manager
         self._processes = tuple(processes)
         self._now = now
         self._on_change = on_change
+        self._on_look = on_look
         self._probes = probes
         self._patience = patience or Patience()
         self._cares = {one.name: self._care(one) for one in self._processes}
@@ -116,6 +119,7 @@ class Watcher:
         except (MachineError, OSError) as error:
             log.warning("the process manager does not answer", error=str(error))
             return
+        self._on_look(statuses)
         for status in statuses:
             care = self._cares.get(status.name)
             if care is None or status.name in self._busy:
@@ -127,11 +131,13 @@ class Watcher:
         self._tell()
 
     async def _begin_again(self) -> None:
-        """The manager has died: what it left is ended, and everything starts anew, in its order."""
+        """The manager has died: what it left is ended, and everything starts anew, in its order, but for what somebody stopped."""
         log.warning("the process manager has ended: starting it again", manager=self._manager.kind)
         await self._manager.apply(self._processes)
         for process in self._processes:
-            self._cares[process.name] = self._care(process, self._cares[process.name].verdict)
+            before = self._cares[process.name].verdict
+            if before.standing is not Standing.STOPPED:
+                self._cares[process.name] = self._care(process, before)
 
     def _begin_what_can(self, group: TaskGroup) -> None:
         ready = []

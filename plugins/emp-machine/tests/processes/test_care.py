@@ -165,3 +165,31 @@ def test_one_that_ends_while_nobody_can_tell_whether_it_works_is_not_given_up() 
     assert care.verdict.restarts == 48
     care.excused = False
     assert [care.seen(running(pid), pid * 60) for pid in range(50, 54)][-1] is Deed.STOP
+
+
+def test_what_somebody_stops_before_its_restart_is_not_restarted() -> None:
+    care = begun()
+    care.checked(False, "no answer", 10)
+    assert standing(care) is Standing.UNWELL
+    assert care.seen(ProcessStatus("one", ProcessState.STOPPED), 10.5) is Deed.NOTHING
+    assert standing(care) is Standing.STOPPED
+    assert care.checked(False, "no answer", 20) is Deed.NOTHING
+    assert care.seen(ProcessStatus("one", ProcessState.STOPPED), 20) is Deed.NOTHING
+
+
+def test_one_that_could_not_be_started_is_tried_again_though_it_is_stopped() -> None:
+    care = Care(PATIENCE, 10)
+    care.begun(0)
+    care.refused("no room", 0)
+    assert care.seen(ProcessStatus("one", ProcessState.STOPPED), 0.5) is Deed.NOTHING
+    assert standing(care) is Standing.UNWELL
+
+
+def test_one_that_takes_its_time_to_end_is_not_taken_for_unwell() -> None:
+    care = well(begun())
+    for now_s in (2, 3, 4, 5, 30):
+        assert care.seen(ProcessStatus("one", ProcessState.STOPPING, 1), now_s) is Deed.NOTHING
+        assert care.checked(False, "no answer", now_s) is Deed.NOTHING
+    assert standing(care) is Standing.STOPPED
+    assert care.seen(running(2), 31) is Deed.NOTHING
+    assert (standing(care), care.verdict.restarts) == (Standing.STARTING, 0)

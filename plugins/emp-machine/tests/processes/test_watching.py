@@ -161,12 +161,13 @@ async def test_what_somebody_stopped_stays_so_when_the_manager_dies(manager: Sup
         await until(lambda: all_well(watcher))
         await manager.stop("one")
         await until(lambda: standings(watcher) == {"one": Standing.STOPPED, "two": Standing.WELL})
-        before = await manager.pid()
-        assert before is not None
-        os.kill(before, signal.SIGKILL)
+        keeper, before = await manager.pid(), await pid_of(manager, "two")
+        assert keeper is not None
+        os.kill(keeper, signal.SIGKILL)
 
         async def back() -> bool:
-            return await manager.pid() not in (None, before) and watcher.verdicts["two"].standing is Standing.WELL
+            found = [one.pid for one in await manager.status() if one.name == "two"]
+            return found not in ([], [None], [before]) and watcher.verdicts["two"].standing is Standing.WELL
 
         await until(back)
         assert standings(watcher) == {"one": Standing.STOPPED, "two": Standing.WELL}
