@@ -7,8 +7,8 @@ import anyio
 
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
-from emp_core.queue.consumer import Consumer
 from emp_core.queue.explain import unserved_reasons
+from emp_core.queue.housekeeping import Housekeeping
 
 __all__ = ["Keeper"]
 
@@ -30,8 +30,8 @@ class Keeper:
         clock: seconds that only ever grow, to tell when Redis's clock jumped or this process was stopped.
     """
 
-    def __init__(self, consumer: Consumer, lease_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._consumer = consumer
+    def __init__(self, house: Housekeeping, lease_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._house = house
         self._lease_s = lease_s
         self._clock = clock
         self._wanted = anyio.Event()
@@ -67,7 +67,7 @@ class Keeper:
     async def _round(self) -> float:
         """One round; gives how long until the next."""
         jumped = await self._clock_jumped()
-        swept = await self._consumer.sweep(rescue=self._may_rescue() and not jumped)
+        swept = await self._house.sweep(rescue=self._may_rescue() and not jumped)
         if not swept.is_keeper:
             self._wanted = anyio.Event()
             self._keeps = False
@@ -76,7 +76,7 @@ class Keeper:
             log.warning("lost workers", rescued_jobs=swept.rescued, workers=swept.dead_workers)
         await self._tell_unserved()
         await self._audit()
-        look_s = min(_LOOK_S, self._consumer.keeper_s / 3)
+        look_s = min(_LOOK_S, self._house.keeper_s / 3)
         return look_s if swept.next_due_s is None else min(look_s, max(0.01, swept.next_due_s))
 
     def _may_rescue(self) -> bool:
@@ -92,8 +92,8 @@ class Keeper:
         if self._clock() < self._look_for_strays_at:
             return
         self._look_for_strays_at = self._clock() + _AUDIT_EVERY_S
-        self._cursor, job_ids = await self._consumer.some_jobs(self._cursor, _AUDIT_KEYS)
-        if mended := await self._consumer.audit(job_ids):
+        self._cursor, job_ids = await self._house.some_jobs(self._cursor, _AUDIT_KEYS)
+        if mended := await self._house.audit(job_ids):
             log.error("jobs that stood in no index were put back", jobs=mended)
 
     async def _tell_unserved(self) -> None:
@@ -101,18 +101,17 @@ class Keeper:
         if self._clock() < self._look_for_unserved_at:
             return
         self._look_for_unserved_at = self._clock() + _UNSERVED_EVERY_S
-        waiting = await self._consumer.unserved_jobs()
+        waiting = await self._house.unserved_jobs()
         if not waiting:
             return
-        workers = await self._consumer.workers()
+        workers = await self._house.workers()
         for job_id, requirement in waiting.items():
             if reasons := unserved_reasons(requirement, workers):
                 log.warning("no live worker can run this job", job=job_id, reasons=reasons)
-                await self._consumer.tell_unserved(job_id, reasons)
+                await self._house.tell_unserved(job_id, reasons)
 
     async def _clock_jumped(self) -> bool:
-        seconds, micros = await self._consumer.client.time()
-        return self.clock_seen(seconds + micros / 1e6)
+        return self.clock_seen(await self._house.redis_s())
 
     def clock_seen(self, redis_s: float) -> bool:
         """Told what Redis's clock says. Gives whether it went ahead of ours: then leases look ended that are not, and get

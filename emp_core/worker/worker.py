@@ -22,6 +22,7 @@ from emp_core.plugins.loaded import Plugins
 from emp_core.plugins.manager import load_plugins
 from emp_core.queue.connection import connect, wait_for_redis
 from emp_core.queue.consumer import Claim, Consumer, Renewal
+from emp_core.queue.housekeeping import Housekeeping
 from emp_core.queue.keeper import Keeper
 from emp_core.queue.queue import find_redis
 from emp_core.services.resolve import ServiceBinding
@@ -138,7 +139,7 @@ class Worker:
         """Make the parts and tell them of each other. The tree of who tells whom is all here."""
         settings = self.settings
         self._consumer = Consumer(client, settings, worker_id=self.id, session=uuid.uuid4().hex)
-        self._keeper = Keeper(self._consumer, settings.lease_s)
+        self._keeper = Keeper(Housekeeping(client, settings, worker_id=self.id), settings.lease_s)
         self._leases = Leases(self._consumer, settings.lease_s, on_renewal=self._renewed)
         self._finisher = Finisher(self._consumer, self._leases, self._plugins.job_finished)
         self._inputs = InputTaking.from_settings(

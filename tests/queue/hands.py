@@ -10,6 +10,7 @@ from attrs import define, evolve
 from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Finish
+from emp_core.queue.housekeeping import Housekeeping
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import encode_capabilities
 
@@ -22,6 +23,7 @@ class Hand:
 
     queue: JobQueue
     consumer: Consumer
+    house: Housekeeping
     name: str
 
     async def register(self, lanes: Mapping[str, float | None], *, reset: bool = True) -> int:
@@ -88,7 +90,8 @@ class Hands:
         settings = evolve(self._queue.settings, **changed)
         name = name or f"w{next(self._numbers)}"
         consumer = Consumer(self._queue.client, settings, worker_id=name, session=uuid.uuid4().hex)
-        return Hand(self._queue, consumer, name)
+        house = Housekeeping(self._queue.client, settings, worker_id=name)
+        return Hand(self._queue, consumer, house, name)
 
 
 async def put(queue: JobQueue, *ids: str, **spec: Any) -> list[Job]:

@@ -90,7 +90,7 @@ async def test_attempts_are_told_with_all_that_the_worker_recorded(queue: JobQue
     await hand.finish(await hand.take_one(), "retry", error=error, record=',"worker":"w1","ran_ms":2.0')
     await hand.take_one()
     await end_lease(queue, "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     await hand.finish(await hand.take_one(), record=RECORD)
     attempts = await queue.attempts("a")
     assert [(one.number, one.outcome, one.ran_ms) for one in attempts] == [

@@ -13,7 +13,7 @@ from .hands import Hand, Hands, end_lease, put
 
 async def lose(queue: JobQueue, hand: Hand, claimed: ClaimedJob) -> None:
     await end_lease(queue, claimed.job.id)
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
 
 
 def by_finish(decision: str, delay_s: float = 0.0) -> Callable[[JobQueue, Hand, ClaimedJob], Awaitable[object]]:
@@ -109,7 +109,7 @@ async def test_a_lane_whose_customers_are_all_at_their_cap_does_not_go(queue: Jo
     first = await hand.take_one()
     assert await hand.ids(3) == []
     await queue.client.zadd(queue.keys.fixed("lanes_empty"), {"echo": 1}, xx=True)
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     await hand.finish(first)
     assert await (await hands()).ids(3) == ["a2"]
     assert "echo" in (await hand.consumer.lanes())[1]

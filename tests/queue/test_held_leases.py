@@ -128,7 +128,7 @@ async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: J
     await hand.take_one()
     await end_lease(queue, "a")
     time = Time()
-    keeper = Keeper(hand.consumer, LEASE_S, clock=time)
+    keeper = Keeper(hand.house, LEASE_S, clock=time)
     seconds, _ = await queue.client.time()
     keeper.clock_seen(seconds - 60)
     await keeper._round()

@@ -14,7 +14,7 @@ from .hands import SECOND, Hands, end_lease, make_due, names_of_events, put
 
 async def lose(queue: JobQueue, hand, job_id: str):
     await end_lease(queue, job_id)
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
 
 
 @pytest.mark.parametrize("decision", ["completed", "failed", "cancelled", "retry", "release"])
@@ -53,7 +53,7 @@ async def test_an_outcome_of_a_job_that_is_gone_is_refused(queue: JobQueue, hand
     claimed = await hand.take_one()
     await hand.finish(claimed)
     await make_due(queue, "completed", "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.finish(claimed) == (-1, "")
 
 
@@ -140,7 +140,7 @@ async def test_a_worker_lost_after_the_deadline_fails_the_job(queue: JobQueue, h
     await hand.take_one()
     await queue.client.hset(queue.keys.job("a"), "deadline_at", SECOND)
     await make_due(queue, "deadlines", "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert (await queue.get("a")).status is JobState.ACTIVE, "its own worker ends it"
     await lose(queue, hand, "a")
     job = await queue.get("a")
@@ -153,7 +153,7 @@ async def test_nothing_is_rescued_while_clocks_are_in_doubt(queue: JobQueue, han
     hand = await hands()
     await hand.take_one()
     await end_lease(queue, "a")
-    await hand.consumer.sweep(rescue=False)
+    await hand.house.sweep(rescue=False)
     assert (await queue.get("a")).status is JobState.ACTIVE
 
 
@@ -171,29 +171,29 @@ async def test_a_job_that_missed_its_deadline_can_be_retried_by_hand(queue: JobQ
     await put(queue, "a", deadline_at=datetime.now(UTC) + timedelta(hours=1))
     hand = await hands()
     await make_due(queue, "deadlines", "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert (await queue.get("a")).status is JobState.FAILED
     await queue.retry("a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.ids(1) == ["a"]
 
 
 async def test_only_one_worker_keeps_house(queue: JobQueue, hands: Hands):
     first, second = await hands(), await hands()
-    assert (await first.consumer.sweep(rescue=True)).is_keeper
-    assert not (await second.consumer.sweep(rescue=True)).is_keeper
+    assert (await first.house.sweep(rescue=True)).is_keeper
+    assert not (await second.house.sweep(rescue=True)).is_keeper
     assert not (await second.consumer.renew([])).keeper_missing
     await first.consumer.retire()
     assert (await second.consumer.renew([])).keeper_missing
-    assert (await second.consumer.sweep(rescue=True)).is_keeper
+    assert (await second.house.sweep(rescue=True)).is_keeper
 
 
 async def test_the_keeper_knows_when_something_is_due_next(queue: JobQueue, hands: Hands):
     hand = await hands(lease_s=600.0)
     await put(queue, "a", start_at=datetime.now(UTC) + timedelta(seconds=100))
-    assert (await hand.consumer.sweep(rescue=True)).next_due_s == pytest.approx(100, abs=2)
+    assert (await hand.house.sweep(rescue=True)).next_due_s == pytest.approx(100, abs=2)
     await put(queue, "b", deadline_at=datetime.now(UTC) + timedelta(seconds=50))
-    assert (await hand.consumer.sweep(rescue=True)).next_due_s == pytest.approx(50, abs=2)
+    assert (await hand.house.sweep(rescue=True)).next_due_s == pytest.approx(50, abs=2)
 
 
 async def test_housekeeping_goes_on_at_once_when_there_is_more_than_a_batch(queue: JobQueue, hands: Hands):
@@ -204,7 +204,7 @@ async def test_housekeeping_goes_on_at_once_when_there_is_more_than_a_batch(queu
     claimed = await hand.take(230)
     await queue.client.zadd(queue.keys.index("active"), {one.job.id: 1 for one in claimed})
     rounds = []
-    while (swept := await hand.consumer.sweep(rescue=True)).rescued:
+    while (swept := await hand.house.sweep(rescue=True)).rescued:
         rounds.append(swept.rescued)
         assert swept.next_due_s is not None
         assert (swept.next_due_s == 0) == (swept.rescued == 100)
@@ -214,7 +214,7 @@ async def test_housekeeping_goes_on_at_once_when_there_is_more_than_a_batch(queu
 async def test_a_ghost_among_the_active_is_forgotten(queue: JobQueue, hands: Hands):
     hand = await hands()
     await queue.client.zadd(queue.keys.index("active"), {"ghost": 1})
-    assert (await hand.consumer.sweep(rescue=True)).is_keeper
+    assert (await hand.house.sweep(rescue=True)).is_keeper
     assert await queue.client.zscore(queue.keys.index("active"), "ghost") is None
 
 
@@ -253,7 +253,7 @@ async def test_waiting_jobs_fail_at_their_deadline(queue: JobQueue, hands: Hands
     )
     for one in ("p", "s"):
         await make_due(queue, "deadlines", one)
-    assert (await hand.consumer.sweep(rescue=True)).expired == 2
+    assert (await hand.house.sweep(rescue=True)).expired == 2
     for one in ("p", "s"):
         job = await queue.get(one)
         assert job.error is not None
@@ -268,7 +268,7 @@ async def test_a_job_whose_start_and_deadline_passed_together_fails_once(queue: 
     await queue.client.hset(queue.keys.job("a"), "deadline_at", SECOND)
     await make_due(queue, "deadlines", "a")
     await make_due(queue, "scheduled", "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert (await queue.get("a")).status is JobState.FAILED
     assert await hand.ids(1) == []
 

@@ -43,7 +43,7 @@ async def test_a_job_that_is_not_due_yet_keeps_its_time_and_gets_its_place_then(
     await hand.finish(await hand.take_one(), "retry", delay_s=600.0)
     assert (await queue.set_priority("a", 0)).status == "scheduled"
     await queue.client.zadd(queue.keys.index("scheduled"), {"a": 1}, xx=True)
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.ids(2) == ["b", "a"]
 
 
@@ -203,9 +203,9 @@ def lane_of(model: str) -> str:
 
 async def audited(hand: Hand) -> list[str]:
     """What one look at everything mends."""
-    cursor, ids = await hand.consumer.some_jobs(0, 100_000)
+    cursor, ids = await hand.house.some_jobs(0, 100_000)
     assert cursor == 0
-    return sorted(await hand.consumer.audit(ids))
+    return sorted(await hand.house.audit(ids))
 
 
 async def test_nothing_is_touched_when_all_is_well(queue: JobQueue, hands: Hands):
@@ -261,7 +261,7 @@ async def test_a_job_that_stands_in_no_index_is_put_back(queue: JobQueue, hands:
     if states[lost] == "pending":
         assert lost in await hand.ids(20)
     if what == "active":
-        await hand.consumer.sweep(rescue=True)
+        await hand.house.sweep(rescue=True)
         assert (await queue.get(lost)).status == "pending"
 
 

@@ -30,6 +30,7 @@ from redis import Redis
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import TRANSITIONS
 from emp_core.queue.consumer import Consumer, Finish, Lease
+from emp_core.queue.housekeeping import Housekeeping
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.leaks import disowned, take_snapshot
 from emp_core.testing.workers import fast_settings
@@ -77,6 +78,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.consumers = {
             name: Consumer(self.queue.client, self.settings, worker_id=name, session=name) for name in SERVED
         }
+        self.houses = {name: Housekeeping(self.queue.client, self.settings, worker_id=name) for name in SERVED}
         self.seen: dict[str, str] = {}
         self.script = ""
         self.numbers = 0
@@ -223,7 +225,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(worker=st.just("first"))
     def sweep(self, worker: str) -> None:
         self.script = "sweep"
-        assert self.call(self.consumers[worker].sweep, rescue=True).is_keeper
+        assert self.call(self.houses[worker].sweep, rescue=True).is_keeper
         self.model.sweep()
 
     @precondition(lambda self: self.model.in_state("pending", "scheduled", "active"))

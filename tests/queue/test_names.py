@@ -40,7 +40,7 @@ async def test_a_customer_may_have_any_name(queue: JobQueue, hands: Hands, custo
     await hand.consumer.renew([Lease("a", first.token, 50.0, customer, customer)])
     await queue.cancel("b", reason=customer)
     await end_lease(queue, "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.ids(2) == ["a"]
     assert (await queue.get("a")).message is None
     [cancelled] = [event for event in await queue.history("b") if event.name == "cancelled"]

@@ -119,7 +119,7 @@ async def test_a_rescued_job_keeps_its_place(queue: JobQueue, hands: Hands):
     hand = await hands()
     assert await hand.ids(1) == ["a"]
     await end_lease(queue, "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.ids(3) == ["a", "b", "c"]
 
 

@@ -31,7 +31,7 @@ async def test_the_same_claim_leaves_out_what_is_not_ours_any_more(queue: JobQue
     first, *_ = await hand.take(3, token="t")
     await hand.finish(first)
     await end_lease(queue, "b")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.ids(3, token="t") == ["c"]
 
 

@@ -22,7 +22,7 @@ async def end_as(queue: JobQueue, hands: Hands, status: str) -> None:
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 async def test_a_final_job_is_deleted_when_it_was_kept_for_long_enough(queue: JobQueue, hands: Hands, status: str):
     await end_as(queue, hands, status)
-    sweeper = (await hands()).consumer
+    sweeper = (await hands()).house
     assert (await sweeper.sweep(rescue=True)).trimmed == 0
     await make_due(queue, status, "a")
     assert (await sweeper.sweep(rescue=True)).trimmed == 1
@@ -38,7 +38,7 @@ async def test_each_final_state_has_its_own_time(queue: JobQueue, hands: Hands, 
     keep: dict[str, Any] = {f"keep_{one}_s": 10_000.0 * DAY for one in ("completed", "failed", "cancelled")}
     sweeper = await hands(**{**keep, f"keep_{status}_s": 1.0})
     await queue.client.zincrby(queue.keys.index(status), -2_000_000, "a")
-    assert (await sweeper.consumer.sweep(rescue=True)).trimmed == 1
+    assert (await sweeper.house.sweep(rescue=True)).trimmed == 1
 
 
 async def test_a_retried_job_is_not_deleted_with_those_that_ended_when_it_did(queue: JobQueue, hands: Hands):
@@ -46,7 +46,7 @@ async def test_a_retried_job_is_not_deleted_with_those_that_ended_when_it_did(qu
     await make_due(queue, "failed", "a")
     await queue.retry("a")
     hand = await hands()
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await hand.ids(1) == ["a"]
 
 
@@ -61,7 +61,7 @@ async def test_a_dead_worker_is_forgotten_with_all_that_was_its_own(queue: JobQu
     await dead.take(1)
     await put(queue, "a")
     await make_due(queue, "workers", dead.name)
-    assert (await keeper.consumer.sweep(rescue=True)).dead_workers == 1
+    assert (await keeper.house.sweep(rescue=True)).dead_workers == 1
     left = [key async for key in queue.client.scan_iter(f"{queue.keys.namespace}worker:{dead.name}:*")]
     assert left == []
     assert not await dead.is_idle()
@@ -72,7 +72,7 @@ async def test_a_worker_that_was_taken_for_dead_has_to_register_again(queue: Job
     slept, keeper = await hands(), await hands()
     await put(queue, "a")
     await make_due(queue, "workers", slept.name)
-    await keeper.consumer.sweep(rescue=True)
+    await keeper.house.sweep(rescue=True)
     assert not (await slept.claim(1)).registered
     assert not (await slept.consumer.renew([])).registered
     assert await slept.register({"echo": 0.0}, reset=False) == -1
@@ -97,5 +97,5 @@ async def test_what_a_listing_gives_is_what_is_kept(queue: JobQueue, hands: Hand
     await queue.client.delete(queue.keys.job("a"), queue.keys.payload("a"), queue.keys.job_events("a"))
     assert [job.id for job in await queue.jobs()] == ["c", "b"]
     await make_due(queue, "completed", "a")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert await queue.counts() == {state: 2 if state is JobState.PENDING else 0 for state in JobState}

@@ -62,15 +62,15 @@ class Life:
 
     async def lose_worker(self) -> None:
         await end_lease(self.queue, "job")
-        await self.hand.consumer.sweep(rescue=True)
+        await self.hand.house.sweep(rescue=True)
 
     async def pass_deadline(self) -> None:
         await make_due(self.queue, "deadlines", "job")
-        await self.hand.consumer.sweep(rescue=True)
+        await self.hand.house.sweep(rescue=True)
 
     async def promote(self) -> None:
         await make_due(self.queue, "scheduled", "job")
-        await self.hand.consumer.sweep(rescue=True)
+        await self.hand.house.sweep(rescue=True)
 
     async def retry(self) -> None:
         await self.queue.retry("job")

@@ -77,16 +77,16 @@ async def test_the_keeper_tells_it_once_when_the_last_worker_that_could_is_gone(
     gone, keeping = await hands(name="gone"), await hands({"other": 0.0}, name="keeping")
     await put(queue, "a", "b")
     assert await unserved(queue, "a") == []
-    assert await keeping.consumer.unserved_jobs() == {}
+    assert await keeping.house.unserved_jobs() == {}
     await make_due(queue, "workers", gone.name)
-    await keeping.consumer.sweep(rescue=True)
-    assert list(await keeping.consumer.unserved_jobs()) == ["a"]
+    await keeping.house.sweep(rescue=True)
+    assert list(await keeping.house.unserved_jobs()) == ["a"]
     await keeping.register({"other": 0.0})
     await queue.client.delete(queue.keys.worker("keeping", "capabilities"))
-    keeper = Keeper(keeping.consumer, queue.settings.lease_s)
+    keeper = Keeper(keeping.house, queue.settings.lease_s)
     await keeper._tell_unserved()
     assert await unserved(queue, "a") == [["no worker is alive"]]
-    assert await keeping.consumer.unserved_jobs() == {}
+    assert await keeping.house.unserved_jobs() == {}
     assert await unserved(queue, "b") == [], "the first of a lane speaks for it"
 
 
@@ -95,7 +95,7 @@ async def test_it_is_told_again_after_somebody_had_it_and_gave_it_back(queue: Jo
     hand = await hands()
     await hand.finish(await hand.take_one(), "release")
     await hand.register({"echo": None}, reset=False)
-    assert list(await hand.consumer.unserved_jobs()) == ["a"]
+    assert list(await hand.house.unserved_jobs()) == ["a"]
 
 
 async def test_a_lane_that_nobody_here_can_read_does_not_keep_the_others_from_being_told(queue: JobQueue, hands: Hands):
@@ -105,4 +105,4 @@ async def test_a_lane_that_nobody_here_can_read_does_not_keep_the_others_from_be
     await queue.client.hdel(queue.keys.job("strange"), "unserved")
     await queue.client.hdel(queue.keys.job("a"), "unserved")
     await queue.client.hset(queue.keys.fixed("lanes"), "strange", '{"service":"strange","tempo":"presto"}')
-    assert list(await hand.consumer.unserved_jobs()) == ["a"]
+    assert list(await hand.house.unserved_jobs()) == ["a"]

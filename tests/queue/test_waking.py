@@ -178,7 +178,7 @@ async def test_a_promoted_job_wakes_a_worker(queue: JobQueue, hands: Hands):
     await put(queue, "a", start_at=datetime.now(UTC) + timedelta(hours=1))
     workers = await idle(hands, 0.0)
     await make_due(queue, "scheduled", "a")
-    await workers[0].consumer.sweep(rescue=True)
+    await workers[0].house.sweep(rescue=True)
     assert await woken(workers) == [0]
 
 
@@ -208,7 +208,7 @@ async def test_an_idle_lane_goes_and_those_who_served_it_are_told(queue: JobQueu
     await open_echo(queue, hands)
     hand = await hands()
     await make_due(queue, "lanes_empty", "echo")
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert (await hand.consumer.lanes())[1] == {}
     assert await hand.inbox() == ["gone echo"]
     assert await queue.client.exists(queue.keys.lane_workers("echo")) == 0
@@ -219,7 +219,7 @@ async def test_a_lane_with_jobs_does_not_go(queue: JobQueue, hands: Hands):
     hand = await hands()
     await put(queue, "a")
     await queue.client.zadd(queue.keys.fixed("lanes_empty"), {"echo": 1})
-    await hand.consumer.sweep(rescue=True)
+    await hand.house.sweep(rescue=True)
     assert "echo" in (await hand.consumer.lanes())[1]
 
 

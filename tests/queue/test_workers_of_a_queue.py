@@ -65,7 +65,7 @@ async def test_live_workers_are_listed_with_what_they_offer(queue: JobQueue, han
     assert (found.id, list(found.capabilities.services)) == (alive.name, ["echo"])
     assert 0 < found.alive_for_s <= 3
     await make_due(queue, "workers", dead.name)
-    await alive.consumer.sweep(rescue=True)
+    await alive.house.sweep(rescue=True)
     assert len(await queue.workers()) == 1
 
 
