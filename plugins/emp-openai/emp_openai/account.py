@@ -148,9 +148,10 @@ class Account(HTTPConnector):
         except ConnectorError as error:
             if answer is None and (request_id := error.details.get("request_id")):
                 context.log.info("refused", account=self.account.name, path=path, request_id=request_id)
-            if answer is None or not answer.paid:
+            told = self.once(error, task) if answer is not None and answer.paid else error
+            if told is error:
                 raise
-            raise self.once(error, task) from error
+            raise told from error
 
     def once(self, error: ConnectorError, task: Task) -> ConnectorError:
         """The error of a job that may have to be paid for: it is not sent again because of it, unless that is allowed."""

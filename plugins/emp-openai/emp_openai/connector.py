@@ -116,7 +116,8 @@ class OpenAIConnector(Connector):
         if any(state.reason is None for state in states):
             return Health(ok=True)
         # Without how long it rests: what changes every second would be told every second.
-        said = "; ".join(f"{state.name}: {(state.reason or '').partition(' (for ')[0]}" for state in states)
+        reasons = {state.name: (state.reason or "").partition(" (for ")[0] for state in states}
+        said = "; ".join(f"{name}: {reason}" if len(reasons) > 1 else reason for name, reason in reasons.items())
         return Health(ok=False, reason=said, details={"accounts": [state.as_dict() for state in states]})
 
     async def get_service_info(self) -> ServiceInfo:
@@ -140,12 +141,13 @@ class OpenAIConnector(Connector):
         if all(state.reason is not None for state in self.pool.states()):
             await self.pool.refresh(everyone=True)  # they may be back, and nobody else is left to ask
         tried: list[dict[str, Any]] = []
-        choices = task.choices()
+        # A response that an earlier attempt began is where it is; there is nothing to choose.
+        choices = task.choices() if context.service_job_id is None else task.choices()[:1]
         for choice, following in pairwise(choices):
             try:
                 result = await self._at(choice, task, context)
             except EmpError as error:
-                if not _is_worth_another(error) or context.has_put_out or context.service_job_id:
+                if not _is_worth_another(error) or context.has_put_out or context.service_job_id is not None:
                     raise
                 tried.append({"model": choice.model, "account": choice.account, "code": error.code})
                 await context.warn(f"{choice.model}: {error.message}; going on with {following.model}")

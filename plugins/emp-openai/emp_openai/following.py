@@ -39,7 +39,7 @@ class Following:
         id: the server's; empty until it was told.
         in_background: whether it goes on without our connection.
         response: as it was told last.
-        known: set once its id is known, or there is nothing to know any more.
+        known: set once its id is known.
     """
 
     account: "Account"
@@ -110,8 +110,8 @@ class Following:
 
         Raises:
             Gone: the server does not know it.
-            JobFailed: it was not begun for so long that it never will.
-            ServiceUnavailable, ServiceBusy: the server cannot be asked; another attempt can take it over.
+            JobFailed: it was not begun for so long that it never will; or
+            ServiceUnavailable, ServiceBusy, JobFailed: the server cannot be asked; another attempt can take it over.
         """
         in_vain = 0
         while not self.is_final:
@@ -121,7 +121,7 @@ class Following:
                     continue
                 await self._follow()
                 in_vain = 0
-            except (ServiceUnavailable, ServiceBusy):
+            except (ServiceUnavailable, ServiceBusy, JobFailed):
                 in_vain += 1
                 if in_vain >= _LOOKS_IN_VAIN:
                     raise

@@ -12,7 +12,7 @@ import anyio
 from attrs import evolve
 
 from emp_core.connectors.context import JobContext
-from emp_core.errors import ConnectorError, InvalidJob, JobFailed, NotRepeated
+from emp_core.errors import ConnectorError, InvalidJob, NotRepeated
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.answer import Answer
 from emp_openai.following import PATH, Following, Gone
@@ -54,10 +54,6 @@ async def run(account: "Account", task: Respond, model: str, context: JobContext
             await _begin(following, task, model)
     except Gone as gone:  # its connection broke, and it did not go on without
         raise account.once(account.broke_off(_DOING, said=following.text[-200:]), task) from gone
-    except JobFailed as error:
-        if following.cost_something:
-            raise account.once(error, task) from None
-        raise
     return await _result(following, task, model)
 
 
@@ -68,16 +64,17 @@ async def _begin(following: Following, task: Respond, model: str) -> None:
     if task.background:
         body |= {"background": True, "store": True}
     await context.progress(0.0, f"waiting for {model}")
-    async with account.post(PATH, task, context, json=body) as answer, _stopped_with_us(following):
-        try:
-            await _take(answer, following, task)
-        except ConnectorError as error:
-            if not following.in_background:
-                raise
-            context.log.info("the stream broke off; the response goes on", response=following.id, error=error.message)
-        if not following.is_final and not following.in_background:
-            raise account.broke_off(_DOING, said=following.text[-200:])
     async with _stopped_with_us(following):
+        async with account.post(PATH, task, context, json=body) as answer:
+            try:
+                await _take(answer, following, task)
+            except ConnectorError as error:
+                if not following.in_background:
+                    raise
+                said = "the stream broke off; the response goes on"
+                context.log.info(said, response=following.id, error=error.message)
+            if not following.is_final and not following.in_background:
+                raise account.broke_off(_DOING, said=following.text[-200:])
         await following.to_its_end()
 
 
@@ -106,10 +103,6 @@ async def _taken_over(account: "Account", task: Respond, run: str, context: JobC
                 details=gone.details,
             ) from gone
         return None
-    except JobFailed as error:
-        if following.cost_something:
-            raise account.once(error, task) from None
-        raise
     failure = failure_of(following)
     is_paid = following.cost_something and not account.may_resend(task)
     if failure is None or isinstance(failure, InvalidJob) or is_paid:

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import Process
-from emp_openai.testing import FakeOpenAI
+from emp_openai.testing import FakeOpenAI, Faults
 
 from emp_core.config import Settings
 from emp_core.errors import ConnectionLost, JobFailed, NotRepeated
@@ -129,6 +129,23 @@ async def test_a_stream_that_breaks_off_is_followed_on_where_it_broke(tmp_path: 
             result = await job.outcome()
         assert result.data["text"] == "".join(job.context.pieces) == SAID
         assert [seen.kind for seen in server.seen] == ["responses"]
+
+
+async def test_a_server_that_cannot_be_asked_for_a_while_loses_no_response(tmp_path: Path) -> None:
+    async with FakeOpenAI() as server:
+        server.faults = Faults(cut_after=5, looks_in_vain=3)
+        async with rigged(environ_of(server), tmp_path) as rig:
+            job = rig.begin(COUNT)
+            await server.until(lambda: server.faults.looks_in_vain == 0)
+            server.faults.cut_after = None
+            assert (await job.outcome()).data["text"] == SAID
+            server.faults = Faults(cut_after=5, looks_in_vain=100)
+            given_up = await rig.run(COUNT)
+            assert type(given_up.error) is JobFailed, "not lost: another attempt can take it over"
+            server.faults = Faults()
+            again = await rig.run(COUNT, attempt=2, service_job_id=given_up.context.checkpoints[-1])
+            assert (await again.outcome()).data["text"] == SAID
+        assert [seen.kind for seen in server.seen] == ["responses"] * 2
 
 
 async def test_a_response_that_the_server_forgot_is_begun_again_only_where_that_is_allowed(tmp_path: Path) -> None:

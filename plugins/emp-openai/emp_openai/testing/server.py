@@ -51,11 +51,13 @@ class Faults:
         cut_after: break the connection off after so many events; None: do not.
         no_end_after: end an answer after so many events in good order, but without its last word; None: do not.
         error_after: send an error after so many events; None: do not.
+        looks_in_vain: so many questions after a response fail.
     """
 
     cut_after: int | None = None
     no_end_after: int | None = None
     error_after: int | None = None
+    looks_in_vain: int = 0
 
 
 class FakeOpenAI(FakeService):
@@ -232,6 +234,9 @@ class FakeOpenAI(FakeService):
             stored.cancel()
             self._note()
             return web.json_response(stored.response)
+        if self.faults.looks_in_vain > 0:
+            self.faults.looks_in_vain -= 1
+            return error(500, {"message": "The server had an error", "type": "server_error"})
         if request.query.get("stream") == "true":
             seen = Seen("follow", {}, dict(request.headers))
             self.followed.append(name)
