@@ -7,16 +7,24 @@ from aiohttp import web
 
 __all__ = ["ERRORS", "error", "refused"]
 
+_LIMITS = {
+    "x-ratelimit-limit-requests": "60",
+    "x-ratelimit-limit-tokens": "150000",
+    "x-ratelimit-remaining-requests": "0",
+    "x-ratelimit-remaining-tokens": "0",
+    "x-ratelimit-reset-requests": "1s",
+    "x-ratelimit-reset-tokens": "6m0s",
+}
 ERRORS: Mapping[str, tuple[int, dict[str, Any], dict[str, str]]] = {
     "ratelimit": (
         429,
         {"message": "Rate limit reached for requests", "type": "requests", "code": "rate_limit_exceeded"},
-        {"Retry-After": "2", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s"},
+        {"Retry-After": "2", **_LIMITS},
     ),
     "quota": (
         429,
         {"message": "You exceeded your current quota.", "type": "insufficient_quota", "code": "insufficient_quota"},
-        {"Retry-After": "1"},
+        {"Retry-After": "1", **_LIMITS},
     ),
     "unpaid": (402, {"message": "Insufficient credits", "code": 402}, {}),
     "overloaded": (503, {"message": "The server is overloaded", "code": "server_is_overloaded"}, {}),
