@@ -20,7 +20,7 @@ def say(url: str, namespace: str, *statuses: MachineStatus) -> None:
 
 def test_machines_are_listed_with_what_is_wrong_with_them(emp: Emp, redis_url: str, namespace: str):
     where = {"HUB_REDIS_URL": redis_url, "EMP_NAMESPACE": namespace}
-    none = emp("machines", **where)
+    none = emp("machines", environ=where)
     assert (none.code, none.out) == (0, "")
     assert "No machine speaks" in none.err
 
@@ -38,7 +38,7 @@ def test_machines_are_listed_with_what_is_wrong_with_them(emp: Emp, redis_url: s
         ),
         MachineStatus("box-2", MachinePhase.INSTALLING, "notes: fetching \x1b[31m"),
     )
-    header, first, second = emp("machines", **where).out.splitlines()
+    header, first, second = emp("machines", environ=where).out.splitlines()
     assert header.split() == ["MACHINE", "PHASE", "GPUS", "DISK", "FREE", "SERVICES", "WORKERS", "ABOUT"]
     assert first.split("  ")[0] == "box-1"
     assert "2 x A100" in first
@@ -47,5 +47,5 @@ def test_machines_are_listed_with_what_is_wrong_with_them(emp: Emp, redis_url: s
     assert "notes-gpu1 is given up: port 8188 takes no connections" in first
     assert "notes: fetching" in second
     assert "\x1b" not in second
-    shown = emp("machines", "--json", **where).data
+    shown = emp("machines", "--json", environ=where).data
     assert [(one["machine_id"], one["phase"]) for one in shown] == [("box-1", "ready"), ("box-2", "installing")]

@@ -36,7 +36,7 @@ class BalancerConformance:
         shares: whether servers that are alike in all that is known of them all get jobs.
     """
 
-    make_balancer: ClassVar[Callable[[], Balancer]]
+    make_balancer: ClassVar[Callable[..., Balancer]]
     deterministic: ClassVar[bool] = True
     shares: ClassVar[bool] = True
 
