@@ -15,6 +15,7 @@ from emp_core.queue.connection import connect
 from emp_core.queue.keys import Keys
 from emp_core.queue.machines import MachinePhase
 from emp_core.services.installer import InstallEvent, InstallEventKind
+from emp_core.worker.notices import NoticeWatch, notices_of
 from emp_machine.errors import MachineError
 from emp_machine.holding import hold
 from emp_machine.installing.run import Tell, install_services
@@ -71,6 +72,11 @@ class Machine:
         self._why = reason
         self._drained.set()
 
+    def _leave(self, why: str) -> None:
+        """The machine is about to go: its workers are told as well, and would be started again otherwise."""
+        self._note(f"{why}: draining")
+        self.drain(why)
+
     def stop(self) -> None:
         """End everything at once."""
         self._drained.set()
@@ -96,6 +102,8 @@ class Machine:
                 self._client = client
                 self._speaker = Speaker(self.plan, client, Keys(self._settings.namespace))
                 speaking.start_soon(self._speaker.run, name="emp machine status")
+                notices = notices_of(self._settings, self._plugins, self._environ)
+                speaking.start_soon(NoticeWatch(notices, self._leave).run, name="emp machine notices")
                 try:
                     await _unless(self._drained, self._work, on_ready)
                 finally:

@@ -108,6 +108,25 @@ def test_one_that_was_killed_and_is_started_again_takes_over_what_runs(tmp_path:
     assert nothing_runs(box.root)
 
 
+def test_a_machine_that_is_about_to_go_drains_and_says_so(tmp_path: Path, redis_url: str, namespace: str) -> None:
+    notice = tmp_path / "notice"
+    more = {
+        "HUB_REDIS_URL": redis_url,
+        "EMP_NAMESPACE": namespace,
+        "EMP_SPOT_FILE": str(notice),
+        "EMP_SPOT_POLL_S": "1",
+    }
+    box = Box(tmp_path, {"EMP_PROCESS_MANAGER": "supervisor", **more})
+    with box.up() as up:
+        up.ready()
+        notice.write_text("gone in two minutes")
+        assert up.process.wait(60) == 0
+    assert nothing_runs(box.root)
+    [said] = box.emp("machines")["data"]
+    assert (said["phase"], said["detail"]) == ("shutdown", "spot notice: gone in two minutes")
+    assert box.emp("workers")["data"] == []
+
+
 def test_a_port_that_a_stranger_has_is_named_with_its_process_which_lives_on(tmp_path: Path) -> None:
     box = Box(tmp_path)
     with socket.create_server(("127.0.0.1", box.port)):
