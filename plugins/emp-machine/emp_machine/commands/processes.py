@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from emp_core.cli.failures import DONE
+from emp_core.cli.failures import DONE, FAILED
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note
 from emp_machine.commands import driving
@@ -19,9 +19,10 @@ names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
 
 @click.command()
 @names_argument
+@click.option("--check", is_flag=True, help="End with 1 unless all of them are well: for health checks of containers.")
 @env_file_option
 @json_option
-def status(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
+def status(names: tuple[str, ...], check: bool, env_file: Path | None, as_json: bool) -> int:
     """Show the processes of this machine: whether they run, how they stand, and why not.
 
     NAME is a process, a service for all its instances, or one of the words `services` and `workers`; without one, all.
@@ -30,10 +31,11 @@ def status(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
     Examples:
       emp machine status
       emp machine status comfyui --json | jq '.data.processes[].standing'
+      emp machine status --check || echo "something is wrong"
     """
     here = find_here(env_file)
-    show(here, run_async(here.manager.status, *here.names(names)), as_json=as_json)
-    return DONE
+    well = show(here, run_async(here.manager.status, *here.names(names)), as_json=as_json)
+    return FAILED if check and not well else DONE
 
 
 @click.command()

@@ -14,13 +14,14 @@ from emp_machine.plan.aliases import with_aliases
 from emp_machine.plan.here import look_around
 from emp_machine.processes.care import Verdict
 from emp_machine.processes.choosing import open_manager
-from emp_machine.processes.interface import ProcessManager, ProcessStatus
+from emp_machine.processes.interface import ProcessManager, ProcessState, ProcessStatus
 from emp_machine.processes.roster import Known, Roster, expanded, read_roster
 from emp_machine.settings import MachineSettings, root_of
 from emp_machine.speaking import read_verdicts
 
 __all__ = ["Here", "find_here", "show"]
 
+_WELL = frozenset({"well", ProcessState.RUNNING.value})
 _COLUMNS = ("process", "state", "standing", "pid", "up", "restarts", "gpu", "endpoint", "reason")
 
 
@@ -36,6 +37,11 @@ class Here:
     def roster(self) -> Roster:
         """What was started here last."""
         return read_roster(self.root) or Roster(self.manager.kind)
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """What `emp machine up` thinks of the processes; empty where none holds the machine."""
+        return read_verdicts(self.root) if holder(self.root) is not None else {}
 
     def names(self, words: Sequence[str]) -> tuple[str, ...]:
         """The processes that are meant; empty: all."""
@@ -56,16 +62,20 @@ def find_here(env_file: Path | None) -> Here:
     return Here(root, open_manager(root, wanted, environment()), settings)
 
 
-def show(here: Here, statuses: Sequence[ProcessStatus], *, as_json: bool) -> None:
-    """Print how processes are, and who watches them."""
+def show(here: Here, statuses: Sequence[ProcessStatus], *, as_json: bool) -> bool:
+    """Print how processes are, and who watches them; gives whether there are any, and all of them are well."""
     known = {one.name: one for one in here.roster.processes}
     held = holder(here.root)
-    verdicts = {} if held is None else read_verdicts(here.root)  # whoever wrote them may be gone
+    verdicts = here.verdicts
     rows = [_facts(one, known[one.name], verdicts.get(one.name)) for one in statuses]
     data = {"manager": here.manager.kind if rows else None, "held_by": _held(held), "processes": rows}
     emit(data, lambda: _table(rows) if rows else "", as_json=as_json)
-    if as_json:
-        return
+    if not as_json:
+        _note_keepers(here, held, rows)
+    return bool(rows) and all((row["standing"] or row["state"]) in _WELL for row in rows)
+
+
+def _note_keepers(here: Here, held: Holder | None, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         note(f"Nothing runs in {here.root}. `emp machine up` starts everything.")
     elif held is None:

@@ -61,6 +61,13 @@ def test_the_status_tells_how_processes_stand_and_who_watches_them(box: Box, up:
     assert f"`emp machine up` watches them (process {up.process.pid}, since " in shown.stderr
 
 
+def test_a_health_check_ends_as_the_processes_stand(box: Box, up: Up, tmp_path: Path) -> None:
+    check = [*EMP, "machine", "status", "--check"]
+    assert subprocess.run(check, env=box.environ, capture_output=True).returncode == 0
+    elsewhere = {**box.environ, "EMP_MACHINE_ROOT": str(tmp_path / "nothing runs here")}
+    assert subprocess.run(check, env=elsewhere, capture_output=True).returncode == 1
+
+
 def test_unknown_processes_are_refused_with_those_that_there_are(box: Box, up: Up) -> None:
     refused = box.emp("machine", "restart", "comfyui-gpu0", "nonsense")
     assert refused["code"] == 2
