@@ -2,12 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
-__all__ = ["FakeModel", "Said", "tiny_models"]
+__all__ = ["FakeModel", "Said", "as_json", "logprobs_of", "tiny_models", "until_stop"]
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -86,6 +86,24 @@ def tiny_models() -> dict[str, FakeModel]:
             broken='tensor "blk.0.attn_q.weight" offset+size (8071296) exceeds file size (7374016)'
         ),
     }
+
+
+def until_stop(frames: Iterable[Said], stops: Sequence[str]) -> Iterator[Said]:
+    """The frames of an answer up to where one of these texts begins; within a frame, as the toys say whole words."""
+    for one in frames:
+        places = [one.text.find(stop) for stop in stops if stop in one.text]
+        if not places:
+            yield one
+            continue
+        if before := one.text[: min(places)]:
+            yield Said(before)
+        return
+
+
+def logprobs_of(said: Said, top: int) -> list[dict[str, Any]]:
+    """How sure the model was of a frame: always, as toys are."""
+    sure = {"token": said.text, "logprob": 0, "bytes": list(said.text.encode())}
+    return [{**sure, "top_logprobs": [sure][:top]}] if said.text else []
 
 
 def as_json(frame: Mapping[str, Any]) -> bytes:

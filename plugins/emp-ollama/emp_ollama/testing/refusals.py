@@ -45,23 +45,39 @@ def refusal(path: str, body: Mapping[str, Any], models: Mapping[str, FakeModel])
     for name, types in _OPTION_TYPES.items():
         if name in options and not isinstance(options[name], types):
             return error(500, f'option "{name}" must be of type {_TYPE_NAMES[name]}')
-    does = path.removeprefix("/api/")
+    return (
+        _refused_task(path, body, model)
+        or _refused_thinking(body, model)
+        or _refused_pictures(body, model)
+        or _refused_keep_alive(body.get("keep_alive"))
+    )
+
+
+def _refused_task(path: str, body: Mapping[str, Any], model: FakeModel) -> web.Response | None:
+    given = body["model"]
     if path == "/api/embed":
         if "embedding" not in model.capabilities:
             return error(501, "This server does not support embeddings. Start it with `--embeddings`")
-        if not isinstance(body.get("input"), str | list):
-            return error(400, "invalid input type")
-    elif "completion" not in model.capabilities:
-        return error(400, f'"{given}" does not support {does}')
+        return None if isinstance(body.get("input"), str | list) else error(400, "invalid input type")
+    if "completion" not in model.capabilities:
+        return error(400, f'"{given}" does not support {path.removeprefix("/api/")}')
     if body.get("tools") and "tools" not in model.capabilities:
         return error(400, f'"{given}" does not support tools')
+    if body.get("suffix") and "insert" not in model.capabilities:
+        return error(400, f"registry.ollama.ai/library/{full_name(given)} does not support insert")
+    if body.get("raw") and any(body.get(name) for name in ("template", "system", "context")):
+        return error(400, "raw mode does not support template, system, or context")
+    return None
+
+
+def _refused_thinking(body: Mapping[str, Any], model: FakeModel) -> web.Response | None:
     think = body.get("think")
     if think is not None and think not in _THINK:
         words = '"high", "medium", "low", "max", true, or false'
         return error(400, f'invalid think value: "{think}" (must be {words})')
     if think and "thinking" not in model.capabilities:
-        return error(400, f'"{given}" does not support thinking')
-    return _refused_pictures(body, model) or _refused_keep_alive(body.get("keep_alive"))
+        return error(400, f'"{body["model"]}" does not support thinking')
+    return None
 
 
 def _refused_pictures(body: Mapping[str, Any], model: FakeModel) -> web.Response | None:

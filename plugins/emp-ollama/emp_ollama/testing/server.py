@@ -12,7 +12,7 @@ from attrs import define
 from emp_core.testing.fake_service import FakeService
 from emp_ollama.models import full_name
 from emp_ollama.sizing import SIZING_OPTIONS
-from emp_ollama.testing.models import FakeModel, Said, as_json, tiny_models
+from emp_ollama.testing.models import FakeModel, Said, as_json, logprobs_of, tiny_models, until_stop
 from emp_ollama.testing.records import Seen
 from emp_ollama.testing.refusals import error, refusal, told
 from emp_ollama.testing.runners import Busy, Runners
@@ -203,7 +203,7 @@ class FakeOllama(FakeService):
         bound = _ENDLESS * options.get("num_ctx", model.context_length)
         count, reason = 0, "stop"
         said = model.says(told(body), tools=bool(body.get("tools")), think=body.get("think"), wanted=body.get("format"))
-        for one in said:
+        for one in until_stop(said, options.get("stop") or ()):
             if count >= (most if most >= 0 else bound):
                 reason = "length"
                 break
@@ -230,6 +230,8 @@ class FakeOllama(FakeService):
 
     def _frame(self, seen: Seen, said: Said) -> dict[str, Any]:
         frame: dict[str, Any] = {"model": seen.model, "created_at": datetime.now(UTC).isoformat(), "done": False}
+        if seen.body.get("logprobs") and (sure := logprobs_of(said, seen.body.get("top_logprobs", 0))):
+            frame["logprobs"] = sure
         thinking = {"thinking": said.thinking} if said.thinking else {}
         if seen.path == "/api/generate":
             return {**frame, "response": said.text, **thinking}
