@@ -29,7 +29,7 @@ class Answer:
         keep: whether the job takes note.
 
     Attributes:
-        paid: whether anything of it came, other than an error: from then on it may have to be paid for.
+        paid: whether it may have to be paid for: an event of it came, other than an error, or it came whole.
     """
 
     def __init__(
@@ -57,7 +57,11 @@ class Answer:
             ConnectionLost: it broke off, or fell silent.
         """
         async for text in event_texts(self._account, self._response):
-            event = self._read(text)
+            try:
+                event = object_in(text, self._account.endpoint)
+            except JobFailed:
+                self.paid = True
+                raise
             if event.get("type") == "error" or ("type" not in event and event.get("error")):
                 raise error_of_event(event, endpoint=self._account.endpoint, doing=self._doing)
             await self._came(event)
@@ -65,6 +69,8 @@ class Answer:
 
     async def whole(self) -> Mapping[str, Any]:
         """All of it, as the one JSON object that it is. Raises as `events` does."""
+        # The work was done when it began. A web page that something else put in its place cost nothing.
+        self.paid = "json" in str(self._response.headers.get("content-type", "")).lower()
         silence_s = self._account.settings.silence_s
         try:
             with anyio.fail_after(silence_s):
@@ -72,19 +78,13 @@ class Answer:
         except TimeoutError:
             said = f"{self._account.endpoint} did not end its answer to {self._doing} in {silence_s:g} s"
             raise ConnectionLost(said, details={"endpoint": self._account.endpoint}) from None
-        told = self._read(body.decode("utf-8", "replace"))
+        told = object_in(body.decode("utf-8", "replace"), self._account.endpoint)
         # A response has a status, and its error is what became of it.
         if told.get("error") and "status" not in told:
+            self.paid = False
             raise error_of_event(told, endpoint=self._account.endpoint, doing=self._doing)
         await self._came(told)
         return told
-
-    def _read(self, text: str) -> Mapping[str, Any]:
-        try:
-            return object_in(text, self._account.endpoint)
-        except JobFailed:
-            self.paid = True
-            raise
 
     async def _came(self, told: Mapping[str, Any]) -> None:
         if self._has_begun:

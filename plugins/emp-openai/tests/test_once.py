@@ -8,6 +8,7 @@ from emp_openai.testing import FakeOpenAI
 
 from emp_core.errors import ConnectionLost, JobFailed, NotRepeated, StorageUnavailable
 from emp_core.storage.local import LocalStore
+from emp_core.testing.recorded import Exchange, RecordedService
 
 from .rig import accounts, chat, environ_of, rigged
 
@@ -89,6 +90,20 @@ async def test_what_failed_before_its_first_byte_is_not_paid_for(tmp_path: Path)
             job = await rig.run(chat("count"))
         assert isinstance(job.error, JobFailed)
         assert job.context.checkpoints == []
+
+
+@pytest.mark.parametrize(("media_type", "error"), [("application/json", NotRepeated), ("text/html", ConnectionLost)])
+async def test_an_answer_that_broke_off_before_it_was_read_was_made_all_the_same(
+    media_type: str, error: type[Exception], tmp_path: Path
+) -> None:
+    half = Exchange(
+        "", "POST", "/v1/images/generations", None, 200, {"content-type": media_type}, ('{"data": [',), "broken"
+    )
+    async with RecordedService([half], others={"/v1/models": {"data": []}}) as server:
+        async with rigged({"OPENAI_BASE_URL": f"{server.url}/v1"}, tmp_path) as rig:
+            job = await rig.run(PAINT)
+        assert type(job.error) is error
+        assert len(server.played) == 1
 
 
 async def test_a_picture_that_cannot_be_stored_is_not_painted_again(
