@@ -191,8 +191,8 @@ class Consumer:
             rest += (free, len(services), *services)
         # As long as any reply may take: jobs that were claimed and that nobody knows of would wait for their leases to end.
         arguments = {"machine": machine_id, "token": token, "groups": len(groups)}
-        text = await self._claim(self.client, arguments, rest, patience_s=self._limits.reply_s)
-        code, version, come_back_us, left, given = json.loads(text)
+        reply = await self._claim(self.client, arguments, rest, patience_s=self._limits.reply_s)
+        code, version, come_back_us, left, given = reply
         most = self._settings.max_attempts
         return Claim(
             registered=code == 1,

@@ -1,4 +1,6 @@
-"""Following a job: what was kept of what happened to it, then what happens, and the text that it puts out meanwhile."""
+"""Following a job: waiting for its outcome; what was kept of what happened to it, then what happens, and the text that it puts
+out meanwhile.
+"""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -6,14 +8,17 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from emp_core.errors import JobNotFound
+from emp_core.jobs.model import Job
+from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 from emp_core.queue.events import JobEvent, decode_event, submitted_event
-from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Heard, Listener
+from emp_core.queue.reading import JobReader
 
 __all__ = ["Follower"]
 
 _REREAD_S = 5.0
+_UNFINISHED = frozenset(state.value for state in JobState if not state.is_final)
 _UNKEPT = ("progress", "text")
 
 
@@ -28,10 +33,22 @@ class _Kept:
 class Follower:
     """Reads what happens to jobs."""
 
-    def __init__(self, calls: Calls, keys: Keys, listener: Listener) -> None:
+    def __init__(self, calls: Calls, reader: JobReader, listener: Listener) -> None:
         self._calls = calls
-        self._keys = keys
+        self._keys = calls.keys
+        self._reader = reader
         self._listener = listener
+
+    async def wait(self, job_id: str) -> Job:
+        """What `JobQueue.wait` does, without an end."""
+        state = ("HGET", self._keys.job(job_id), "status")
+        async with self._listener.subscribed(self._keys.done_channel(job_id), *state) as heard:
+            status = heard.answer
+            while True:
+                # Where there is no such job, reading the whole job says so.
+                if status not in _UNFINISHED and (job := await self._reader.get(job_id)).status.is_final:
+                    return job
+                status = await heard.next(_REREAD_S) or await self._reader.status(job_id)
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job. Raises JobNotFound: there is no such job."""

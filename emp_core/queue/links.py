@@ -226,6 +226,7 @@ class Links:
         self._room = asyncio.Semaphore(most)
         self._kept: set[_Link] = set()
         self._idle: list[_Link] = []
+        self._closed = False
 
     async def ask(self, commands: bytes, count: int, patience_s: float = 0.0) -> list[Any]:
         """Send commands, and give their replies; refusals are among them, as exceptions.
@@ -261,6 +262,8 @@ class Links:
         return link
 
     async def _connected(self) -> QuickSending:
+        if self._closed:
+            raise exceptions.ConnectionError("the client is closed")
         connection = self._make()
         try:
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py annotates no results
@@ -281,7 +284,8 @@ class Links:
         self._kept.clear()
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all of them, for good."""
+        self._closed = True
         for link in self._kept:
             link.drop()
         self._idle.clear()

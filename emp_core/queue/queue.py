@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio import to_thread
+from attrs import frozen
 from redis.asyncio import Redis
 
 from emp_core.config import Settings
 from emp_core.errors import ConfigError, IllegalTransition, JobNotFound, QueueError
-from emp_core.jobs.codec import decode_job
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.attempts import AttemptRecord, attempts_of
@@ -24,9 +24,8 @@ from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.following import Follower
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
-from emp_core.queue.listing import listed
 from emp_core.queue.machines import MachineView, read_machines
-from emp_core.queue.sending import packed
+from emp_core.queue.reading import JobReader
 from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
 from emp_core.queue.workers import WorkerView, read_workers
@@ -36,8 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["JobQueue", "find_redis"]
 
-_REREAD_S = 5.0
-_UNFINISHED = frozenset(state.value for state in JobState if not state.is_final)
+
+@frozen
+class _Parts:
+    """What does the work while the queue is open."""
+
+    calls: Calls
+    reader: JobReader
+    follower: Follower
+    changer: Changer
 
 
 class JobQueue:
@@ -53,7 +59,7 @@ class JobQueue:
         self.settings = settings
         self.keys = Keys(settings.namespace)
         self._stack = AsyncExitStack()
-        self._open: Calls | None = None
+        self._parts: _Parts | None = None
         self._submitter: Submitter | None = None
         self._listener = Listener(lambda: connect(self.url, settings), Limits.of(settings.lease_s).reply_s / 2)
 
@@ -78,16 +84,20 @@ class JobQueue:
             group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(group.cancel_scope.cancel)
             group.start_soon(self._listener.run, name="emp listener")
-            self._open = Calls(client, self.url, self.settings)
+            self._parts = self._made(Calls(client, self.url, self.settings))
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open = self._submitter = None
+        self._parts = self._submitter = None
         # The listener is not told of the caller's error: its task group would wrap it in an ExceptionGroup.
         await self._stack.aclose()
+
+    def _made(self, calls: Calls) -> _Parts:
+        reader = JobReader(calls, max_attempts=self.settings.max_attempts)
+        return _Parts(calls, reader, Follower(calls, reader, self._listener), Changer(calls, self.settings))
 
     @property
     def url(self) -> str:
@@ -97,21 +107,13 @@ class JobQueue:
     @property
     def client(self) -> Any:
         """The redis-py client, for what this class does not offer."""
-        return self._calls.client
+        return self._open.calls.client
 
     @property
-    def _calls(self) -> Calls:
-        if self._open is None:
+    def _open(self) -> _Parts:
+        if self._parts is None:
             raise QueueError("the queue is not open", hint="use it as: async with JobQueue.connect(url) as queue")
-        return self._open
-
-    @property
-    def _changer(self) -> Changer:
-        return Changer(self._calls, self.settings)
-
-    @property
-    def _follower(self) -> Follower:
-        return Follower(self._calls, self.keys, self._listener)
+        return self._parts
 
     # -- submitting ----------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class JobQueue:
         Raises:
             The same as `submit`.
         """
-        calls = self._calls
+        calls = self._open.calls
         if self._submitter is None:
             # In a thread: the first one imports what plugins are loaded with.
             preparer = await to_thread.run_sync(self._preparer)
@@ -161,16 +163,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        commands = [packed("HGETALL", self.keys.job(job_id))]
-        if payload:
-            commands.append(packed("GET", self.keys.payload(job_id)))
-        flat, *texts = await self._calls.repeated(lambda: self._calls.client.calls(commands))
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        if "status" not in fields:
-            raise JobNotFound(
-                f"there is no job {job_id}", hint="it never was, or it was kept for as long as it should be"
-            )
-        return decode_job(job_id, fields, *texts, max_attempts=self.settings.max_attempts)
+        return await self._open.reader.get(job_id, payload=payload)
 
     async def jobs(
         self, states: Sequence[JobState] = tuple(JobState), *, limit: int = 100, service: str | None = None
@@ -178,34 +171,24 @@ class JobQueue:
         """Jobs by state, the newest first within each, without their payloads."""
         found: list[Job] = []
         for state in states:
-            async for job in self._listed(state, service):
+            async for job in self._open.reader.listed(state, service):
                 if len(found) >= limit:
                     return found
                 found.append(job)
         return found
 
-    def _listed(self, state: JobState, service: str | None) -> AsyncGenerator[Job, None]:
-        return listed(self._calls, state, service, max_attempts=self.settings.max_attempts)
-
     async def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
-
-        async def read() -> Any:
-            async with self._calls.client.pipeline(transaction=False) as pipe:
-                for state in JobState:
-                    pipe.zcard(self.keys.index(state))
-                return await pipe.execute()
-
-        return dict(zip(JobState, await self._calls.repeated(read), strict=True))
+        return await self._open.reader.counts()
 
     async def workers(self) -> list[WorkerView]:
         """The live workers and what they offer."""
 
-        return await self._calls.repeated(lambda: read_workers(self._calls.client, self.keys))
+        return await self._open.calls.repeated(lambda: read_workers(self._open.calls.client, self.keys))
 
     async def machines(self) -> list[MachineView]:
         """The machines that speak, and what they say of themselves."""
-        return await self._calls.repeated(lambda: read_machines(self._calls.client, self.keys))
+        return await self._open.calls.repeated(lambda: read_machines(self._open.calls.client, self.keys))
 
     async def explain(self, job_id: str) -> Explanation:
         """Why the job is where it is, and what each live worker says to it.
@@ -213,7 +196,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return await explain(self._calls, await self.get(job_id, payload=False), await self.workers())
+        return await explain(self._open.calls, await self.get(job_id, payload=False), await self.workers())
 
     # -- following -----------------------------------------------------------------------------------------------
 
@@ -228,21 +211,9 @@ class JobQueue:
             TimeoutError: it was not done in time; it goes on.
         """
         if timeout is None:
-            return await self._wait(job_id)
+            return await self._open.follower.wait(job_id)
         with anyio.fail_after(timeout):
-            return await self._wait(job_id)
-
-    async def _wait(self, job_id: str) -> Job:
-        key = self.keys.job(job_id)
-        async with self._listener.subscribed(self.keys.done_channel(job_id), "HGET", key, "status") as heard:
-            status = heard.answer
-            while True:
-                if status not in _UNFINISHED and (job := await self.get(job_id)).status.is_final:
-                    return job
-                # None where there is no such job: then reading the whole job says so.
-                status = await heard.next(_REREAD_S) or await self._calls.repeated(
-                    lambda: self._calls.client.hget(key, "status")
-                )
+            return await self._open.follower.wait(job_id)
 
     def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.
@@ -253,7 +224,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return self._follower.events(job_id)
+        return self._open.follower.events(job_id)
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job.
@@ -261,7 +232,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return await self._follower.history(job_id)
+        return await self._open.follower.history(job_id)
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -274,7 +245,7 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it is completed or failed.
         """
-        await self._changer.cancel(job_id, reason)
+        await self._open.changer.cancel(job_id, reason)
         return await self.get(job_id)
 
     async def retry(self, job_id: str) -> Job:
@@ -284,7 +255,7 @@ class JobQueue:
             JobNotFound: there is no such job, or its payload was forgotten.
             IllegalTransition: it is in another state.
         """
-        await self._changer.retry(await self.get(job_id, payload=False))
+        await self._open.changer.retry(await self.get(job_id, payload=False))
         return await self.get(job_id)
 
     async def set_priority(self, job_id: str, priority: int) -> Job:
@@ -298,7 +269,7 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it does not wait any more.
         """
-        await self._changer.set_priority(job_id, priority)
+        await self._open.changer.set_priority(job_id, priority)
         return await self.get(job_id)
 
     async def retry_failed(
@@ -317,7 +288,7 @@ class JobQueue:
             limit: at most so many.
         """
         fitting: dict[str, None] = {}
-        async for job in self._listed(JobState.FAILED, service):
+        async for job in self._open.reader.listed(JobState.FAILED, service):
             if len(fitting) >= limit:
                 break
             fits_label = label is None or job.labels.get(label[0]) == label[1]
@@ -348,7 +319,7 @@ class JobQueue:
             name: of this reader within the group.
             start: where a new group begins: ``0`` for what is kept, ``$`` for what comes.
         """
-        return EventReader(self._calls, group, name, start=start)
+        return EventReader(self._open.calls, group, name, start=start)
 
 
 async def find_redis(settings: Settings) -> str:

@@ -11,7 +11,7 @@ async def test_what_is_noted_after_the_outcome_keeps_nobody_waiting(queue: JobQu
     """A submitter that found nobody serving notes so, and the job may have been done meanwhile."""
     job = await queue.submit(JobSpec("echo"))
     await queue.wait(job.id, timeout=10)
-    await queue._calls.run("note", {"events_max": 1000, "id": job.id, "name": "unserved", "fragment": ""})
+    await queue._open.calls.run("note", {"events_max": 1000, "id": job.id, "name": "unserved", "fragment": ""})
     with anyio.fail_after(4):
         names = [event.name async for event in queue.events(job.id)]
     assert names[-2:] == ["completed", "unserved"]

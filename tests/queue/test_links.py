@@ -305,6 +305,16 @@ async def test_closing_ends_the_calls_that_are_on_their_way():
             await task
 
 
+async def test_closed_links_make_no_new_connections():
+    server = Counted(pong)
+    async with links_to(server) as links:
+        await links.ask(PING, 1)
+        links.close()
+        with pytest.raises(exceptions.ConnectionError, match="closed"):
+            await links.ask(PING, 1)
+    assert server.made == 1
+
+
 async def test_forgotten_connections_are_not_used_again():
     server = Counted(pong)
     async with links_to(server) as links:

@@ -5,7 +5,7 @@
 --- keys: pending heads waiting active idle workers lanes_version customers_active
 --- argv: prefix events_max worker session lease_us customer_cap allow deny machine token groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
---- returns: JSON {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload]]}
+--- returns: {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload]]}
 --- codes: 1 done, 0 the worker is not registered under this session
 
 local COLD_SHARE = 0.3
@@ -22,7 +22,7 @@ local now = clock()
 local mine = prefix .. 'worker:' .. worker
 local alive_as, lanes_seen = unpack(redis.call('MGET', mine .. ':heartbeat', lanes_version_key))
 if alive_as ~= session then
-  return cjson.encode({ 0, '0', -1, 0, {} })
+  return { 0, '0', -1, 0, {} }
 end
 
 -- A repeated call: its reply was lost.
@@ -82,7 +82,7 @@ local function look_at_turns(found)
   found.customer, found.turn, found.turn_of_others = first[1], first[2], first[4]
   if not first[1] then
     heads[found.lane] = false
-  elseif not admits(first[1]) then
+  elseif admits and not admits(first[1]) then
     found.customer, found.turn = first_admitted(turns)
     found.turn_of_others = first[2]
   end
@@ -150,13 +150,6 @@ local function next_turn(following, arrival, alone)
   return us(now + #begun - math.max(0, came - arrival))
 end
 
-local function earlier(turn, other)
-  if turn and other then
-    return tonumber(other) < tonumber(turn) and other or turn
-  end
-  return turn or other
-end
-
 -- Takes up to `most` jobs whose rank does not pass `better`, of the customer whose turn it is.
 local function take_from(found, better, most)
   local room = math.min(most, room_for(found))
@@ -171,7 +164,7 @@ local function take_from(found, better, most)
   end
   -- One more than can be taken: who comes next decides the customer's next turn.
   local line = line_of(lane, customer)
-  local first = redis.call('ZRANGE', line, 0, room, 'WITHSCORES')
+  local first = redis.call('ZRANGE', line, '0', room, 'WITHSCORES')
   if first[1] and left_to_a_warmer_one(found, first[1]) then
     found.shut = true
     refusals = refusals + 1
@@ -182,7 +175,7 @@ local function take_from(found, better, most)
     count = count + 1
   end
   if count > 0 then
-    redis.call('ZREMRANGEBYRANK', line, 0, count - 1)
+    redis.call('ZREMRANGEBYRANK', line, '0', count - 1)
   end
   local group = group_of[found.service]
   for i = 1, count do
@@ -195,19 +188,21 @@ local function take_from(found, better, most)
     found.shut = true
   end
   local turn = next_turn(first[2 * count + 1], first[2 * count + 2], alone)
+  local others = found.turn_of_others
   if turn then
     redis.call('ZADD', turns_of(lane), turn, customer)
+    heads[lane] = (others and tonumber(others) < tonumber(turn)) and others or turn
   else
     drop_turn(lane, customer)
+    heads[lane] = others or false
   end
-  heads[lane] = earlier(turn, found.turn_of_others) or false
   if #begun < limit then
     look_at_turns(found)
   end
 end
 
 while #begun < limit and refusals < COLD_REFUSALS do
-  local found, better = best_lane(usable)
+  local found, better = best_lane(usable, limit - #begun)
   if not found then
     break
   end

@@ -14,21 +14,35 @@ end
 -- Begins an attempt, unless the job is a ghost: it was deleted, or an aborted script left it in the line.
 local function begin(id, customer, now)
   local job = prefix .. 'jobs:' .. id
-  local f = redis.call('HMGET', job, 'status', 'attempt', 'pending_at', 'created_at', 'progress', 'watched')
-  local status, attempt, since, progress, watched = f[1], (f[2] or 0) + 1, f[3] or f[4], f[5], f[6]
-  if status ~= 'pending' then
+  local hash = redis.call('HGETALL', job)
+  local f = {}
+  for i = 1, #hash, 2 do
+    f[hash[i]] = hash[i + 1]
+  end
+  if f.status ~= 'pending' then
     ghosts = ghosts + redis.call('ZREM', pending_key, id)
     return false
   end
+  local attempt, started_at = string.format('%d', (f.attempt or 0) + 1), us(now)
   redis.call('HSET', job, 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'token', token,
-    'attempt', attempt, 'started_at', us(now))
-  if progress then
+    'attempt', attempt, 'started_at', started_at)
+  if f.progress then
     redis.call('HDEL', job, 'progress', 'message')
+    hash = redis.call('HGETALL', job)
+  else
+    -- What comes last counts.
+    for _, text in ipairs({ 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'attempt', attempt,
+      'started_at', started_at }) do
+      hash[#hash + 1] = text
+    end
   end
   begun[#begun + 1] = id
-  begun_by_customer[customer] = (begun_by_customer[customer] or 0) + 1
-  emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - since), watched)
-  give(id, redis.call('HGETALL', job))
+  -- Jobs of nobody have no cap.
+  if customer ~= '' then
+    begun_by_customer[customer] = (begun_by_customer[customer] or 0) + 1
+  end
+  emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - (f.pending_at or f.created_at)), f.watched)
+  give(id, hash)
   return true
 end
 
@@ -49,12 +63,11 @@ local function write_begun(now)
   end
 end
 
--- One text for all: the client reads it faster than a list of lists.
 local function reply(lanes_version, come_back_us, left)
   if #given > 0 then
     for i, payload in ipairs(redis.call('MGET', unpack(payload_keys))) do
       given[i][3] = payload or 'null'
     end
   end
-  return cjson.encode({ 1, lanes_version or '0', come_back_us, left, given })
+  return { 1, lanes_version or '0', come_back_us, left, given }
 end

@@ -28,46 +28,17 @@ local function put_due(index, due, id)
   end
 end
 
-local function wake_this(worker, now)
-  redis.call('ZREM', idle_key, worker)
-  if not alive(worker, now) then
-    return false
-  end
-  redis.call('ZADD', woken_key, us(now), worker)
-  tell(worker, 'wake')
-  return true
-end
-
--- Whether a worker could begin a job of this service and customer now: it said so when it claimed last. A worker that
--- could not would be woken in vain, and the one that could would not be woken.
-local function fit(worker, service, customer)
-  local said = redis.call('HMGET', prefix .. 'worker:' .. worker .. ':claim', 'free', 'allow', 'deny')
-  if said[1] and not string.find(said[1], ' ' .. service .. ' ', 1, true) then
-    return false
-  end
-  local function names(list)
-    for _, name in ipairs(cjson.decode(list)) do
-      if name == customer then
-        return true
-      end
-    end
-    return false
-  end
-  if not customer then
-    return true
-  end
-  return (not said[2] or said[2] == '' or names(said[2])) and (not said[3] or said[3] == '' or not names(said[3]))
-end
-
 -- Wakes the idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody).
--- Scans from the smaller side, in windows.
 local function wake(lane, now, customer)
-  local service, unfit, unfit_count = string.match(lane, '^[^@]+'), {}, 0
+  local service = string.match(lane, '^[^@]+')
   local serving = prefix .. 'lane:' .. lane .. ':workers'
-  while unfit_count < UNFIT_MAX do
+  local unfit, unfit_count = {}, 0
+
+  -- The one with the smallest penalty that is not known to be unfit. Scans from the smaller side, in windows.
+  local function find()
     local idle, able = redis.call('ZCARD', idle_key), redis.call('ZCARD', serving)
     if idle == 0 or able == 0 then
-      return false
+      return nil
     end
     local small, large = idle_key, serving
     if able < idle then
@@ -94,13 +65,43 @@ local function wake(lane, now, customer)
         break
       end
     end
+    return best
+  end
+
+  local function names(list)
+    for _, name in ipairs(cjson.decode(list)) do
+      if name == customer then
+        return true
+      end
+    end
+    return false
+  end
+
+  -- Whether it could begin the job now: it said so when it claimed last. A worker that could not would be woken in vain,
+  -- and the one that could would not be woken.
+  local function fit(worker)
+    local free, allow, deny = unpack(redis.call('HMGET', prefix .. 'worker:' .. worker .. ':claim', 'free', 'allow', 'deny'))
+    if free and not string.find(free, ' ' .. service .. ' ', 1, true) then
+      return false
+    end
+    return not customer
+      or ((not allow or allow == '' or names(allow)) and (not deny or deny == '' or not names(deny)))
+  end
+
+  while unfit_count < UNFIT_MAX do
+    local best = find()
     if not best then
       return false
     end
-    if not fit(best, service, customer) then
+    if not fit(best) then
       unfit[best], unfit_count = true, unfit_count + 1
-    elseif wake_this(best, now) then
-      return true
+    else
+      redis.call('ZREM', idle_key, best)
+      if alive(best, now) then
+        redis.call('ZADD', woken_key, us(now), best)
+        tell(best, 'wake')
+        return true
+      end
     end
   end
   return false

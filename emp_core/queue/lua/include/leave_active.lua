@@ -9,7 +9,10 @@ local FINAL_INDEX = { completed = completed_key, failed = failed_key, cancelled 
 
 local function leave_active(id, customer)
   left_active[#left_active + 1] = id
-  left_by_customer[customer] = (left_by_customer[customer] or 0) + 1
+  -- Jobs of nobody have no cap.
+  if customer ~= '' then
+    left_by_customer[customer] = (left_by_customer[customer] or 0) + 1
+  end
 end
 
 -- The job has its outcome. The keeper deletes it when it was kept for long enough.
@@ -33,9 +36,7 @@ local function write_leaving(now)
     if redis.call('HINCRBY', customers_active_key, customer, -count) <= 0 then
       redis.call('HDEL', customers_active_key, customer)
     end
-    if customer ~= '' then
-      unpark(customer, now)
-    end
+    unpark(customer, now)
   end
   for status, index in pairs(settled) do
     redis.call('ZADD', FINAL_INDEX[status], unpack(index))

@@ -1,0 +1,90 @@
+"""Reading jobs: one with all that is known of it, or many by state, page by page."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from emp_core.errors import JobNotFound
+from emp_core.jobs.codec import decode_job
+from emp_core.jobs.model import Job
+from emp_core.jobs.states import JobState
+from emp_core.queue.calls import Calls
+from emp_core.queue.sending import packed
+
+__all__ = ["JobReader"]
+
+_PAGE = 100
+
+
+class JobReader:
+    """Reads jobs as they are now.
+
+    Args:
+        max_attempts: what holds for a job that does not say its own number.
+    """
+
+    def __init__(self, calls: Calls, *, max_attempts: int) -> None:
+        self._calls = calls
+        self._keys = calls.keys
+        self._max_attempts = max_attempts
+
+    async def get(self, job_id: str, *, payload: bool = True) -> Job:
+        """What `JobQueue.get` does."""
+        commands = [packed("HGETALL", self._keys.job(job_id))]
+        if payload:
+            commands.append(packed("GET", self._keys.payload(job_id)))
+        flat, *texts = await self._calls.repeated(lambda: self._calls.client.calls(commands))
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if "status" not in fields:
+            raise JobNotFound(
+                f"there is no job {job_id}", hint="it never was, or it was kept for as long as it should be"
+            )
+        return decode_job(job_id, fields, *texts, max_attempts=self._max_attempts)
+
+    async def status(self, job_id: str) -> str | None:
+        """The job's state; None: there is no such job."""
+        found: str | None = await self._calls.repeated(
+            lambda: self._calls.client.hget(self._keys.job(job_id), "status")
+        )
+        return found
+
+    async def listed(self, state: JobState, service: str | None) -> AsyncGenerator[Job, None]:
+        """The jobs in a state, the newest first, without their payloads.
+
+        Args:
+            service: only those that require it.
+        """
+        start, full = 0, True
+        while full:
+            ids = await self._ids(state, start)
+            for job_id, fields in zip(ids, await self._hashes(ids), strict=True):
+                # One that was deleted may still stand in the index.
+                if "status" in fields and service in (None, fields["service_required"]):
+                    yield decode_job(job_id, fields, max_attempts=self._max_attempts)
+            start, full = start + _PAGE, len(ids) == _PAGE
+
+    async def _ids(self, state: JobState, start: int) -> list[str]:
+        found: list[str] = await self._calls.repeated(
+            lambda: self._calls.client.zrevrange(self._keys.index(state), start, start + _PAGE - 1)
+        )
+        return found
+
+    async def _hashes(self, ids: Sequence[str]) -> list[dict[str, str]]:
+        async def read() -> Any:
+            async with self._calls.client.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.hgetall(self._keys.job(job_id))
+                return await pipe.execute()
+
+        found: list[dict[str, str]] = await self._calls.repeated(read) if ids else []
+        return found
+
+    async def counts(self) -> dict[JobState, int]:
+        """What `JobQueue.counts` does."""
+
+        async def read() -> Any:
+            async with self._calls.client.pipeline(transaction=False) as pipe:
+                for state in JobState:
+                    pipe.zcard(self._keys.index(state))
+                return await pipe.execute()
+
+        return dict(zip(JobState, await self._calls.repeated(read), strict=True))
