@@ -179,8 +179,8 @@ def _heads(found: Snapshot) -> Iterator[str]:
 def _customers_active(found: Snapshot) -> Iterator[str]:
     running: dict[str, int] = {}
     for job_id in found.scores("jobs:active"):
-        customer = found.hash(f"jobs:{job_id}").get("customer_id", "")
-        running[customer] = running.get(customer, 0) + 1
+        if customer := found.hash(f"jobs:{job_id}").get("customer_id"):
+            running[customer] = running.get(customer, 0) + 1
     counted = {customer: int(count) for customer, count in found.hash("customers:active").items()}
     if counted != running:
         yield f"counts {counted}, active are {running}"
