@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from emp_machine.errors import MachineBusy
+from emp_machine.errors import MachineBusy, MachineError
 from emp_machine.processes.folder import private, run_folder
 
 __all__ = ["Holder", "hold", "holder"]
@@ -42,7 +42,13 @@ def hold(root: Path) -> Iterator[None]:
         MachineBusy: another process does; says which, and since when.
         MachineError: the folder cannot be made.
     """
-    private(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)  # it may be a folder that others share: what is below it is ours
+    except OSError as error:
+        raise MachineError(
+            f"{root} cannot be made: {error.strerror or error}",
+            hint="make it writable for this user, or set EMP_MACHINE_ROOT to another folder",
+        ) from error
     path = private(run_folder(root)) / _FILE
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -25,7 +25,6 @@ logfile_maxbytes=1MB
 logfile_backups=1
 pidfile={_plain(folder / "supervisord.pid")}
 childlogdir={_plain(folder)}
-umask=077
 
 [unix_http_server]
 file={_plain(socket)}

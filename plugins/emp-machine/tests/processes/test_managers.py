@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 from attrs import evolve
 from emp_machine.processes.choosing import find_pm2, open_manager
@@ -148,15 +149,10 @@ async def test_processes_get_their_variables_as_they_are_and_no_secret_of_the_us
     await manager.start()
     pid = await pid_of(manager, "one")
     await until_begun(manager, "one")
-    environ = environ_of(pid)
+    environ = psutil.Process(pid).environ()
     assert environ["ODD"] == odd
     assert environ["EMPTY"] == ""
     assert "SOMEBODYS_TOKEN" not in environ
-
-
-def environ_of(pid: int) -> dict[str, str]:
-    text = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8")
-    return {name: value for name, _, value in (one.partition("=") for one in text.split("\0"))}
 
 
 async def test_another_program_finds_the_manager_and_what_it_runs(manager: ProcessManager, root: Path) -> None:

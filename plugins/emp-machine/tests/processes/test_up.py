@@ -170,6 +170,15 @@ def test_pm2_that_is_asked_for_and_not_there_is_explained_with_another_way(tmp_p
     assert "supervisor" in refused["error"]["hint"]
 
 
+def test_a_folder_that_others_share_stays_as_it_is_and_what_runs_in_it_is_private(tmp_path: Path) -> None:
+    shared = tmp_path / "workspace"
+    shared.mkdir(mode=0o755)
+    shared.chmod(0o755)
+    with hold(shared):
+        assert shared.stat().st_mode & 0o777 == 0o755
+        assert (shared / "run").stat().st_mode & 0o777 == 0o700
+
+
 def test_whoever_ends_lets_go_of_the_machine(tmp_path: Path) -> None:
     assert holder(tmp_path) is None
     with hold(tmp_path):
