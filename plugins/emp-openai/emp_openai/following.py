@@ -188,6 +188,7 @@ class Following:
             return
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CANCEL_LIMIT_S):
             try:
-                await self.account.request("POST", f"{self._path}/cancel", silence_s=_CANCEL_LIMIT_S)
+                # Those that do not know it have stopped it with our connection.
+                await self.account.request("POST", f"{self._path}/cancel", silence_s=_CANCEL_LIMIT_S, accept=(404,))
             except EmpError as error:
                 self.context.log.warning("a response could not be cancelled", response_id=self.id, error=error.message)
