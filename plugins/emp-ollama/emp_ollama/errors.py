@@ -33,6 +33,7 @@ _WRONG_JOB = (
 )
 _MODEL = re.compile(r"""model ['"]([^'"]+)['"] not found""")
 _RUNNER_DIED = ("unexpected eof", "has unexpectedly stopped", "runner process", "connection reset", "broken pipe")
+_NOT_LOADED = ("error loading model", "unable to load model", "failed to load model")
 _MEMORY = ("out of memory", "requires more system memory", "requires more memory", "cudamalloc", "insufficient memory")
 
 
@@ -96,7 +97,7 @@ def _error_of_text(said: str, message: str, details: dict[str, Any], status: int
     lower = said.lower()
     if any(word in lower for word in _MEMORY):
         return OutOfMemory(message, details=details)
-    if any(word in lower for word in _RUNNER_DIED):
+    if any(word in lower for word in _RUNNER_DIED) and not any(word in lower for word in _NOT_LOADED):
         return ConnectionLost(
             message, hint="the model's process ended; the next request starts a new one", details=details
         )
@@ -108,5 +109,5 @@ def _error_of_text(said: str, message: str, details: dict[str, Any], status: int
         )
     if status in (400, 501) or any(word in lower for word in _WRONG_JOB):
         return InvalidJob(message, details=details)
-    # A model that cannot be loaded, and everything else that 500 stands for: another server may do better.
+    # A model that cannot be loaded, which says nothing of the server's other models, and everything else that 500 stands for: another server may do better.
     return JobFailed(message, details={**details, "reason": "server_error"})

@@ -247,6 +247,8 @@ async def test_something_else_than_json_in_mid_answer_is_no_success(tmp_path: Pa
         (503, '{"error":"server busy, please try again.  maximum pending requests exceeded"}', ServiceBusy),
         (500, '{"error":"model requires more system memory (40 GiB) than is available (8 GiB)"}', OutOfMemory),
         (500, '{"error":"llama runner process has terminated: signal: killed"}', ConnectionLost),
+        (500, '{"error":"llama runner process has terminated: error loading model: unknown architecture"}', JobFailed),
+        (500, '{"error":"unable to load model: /models/blobs/sha256-00"}', JobFailed),
         (500, '{"error":"option \\"temperature\\" must be of type float32"}', InvalidJob),
         (500, '{"error":"something nobody has seen yet"}', JobFailed),
         (400, '{"error":"{\\"error\\":{\\"message\\":\\"request exceeds the available context size\\"}}"}', InvalidJob),
