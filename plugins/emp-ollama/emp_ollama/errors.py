@@ -109,5 +109,6 @@ def _error_of_text(said: str, message: str, details: dict[str, Any], status: int
         )
     if status in (400, 501) or any(word in lower for word in _WRONG_JOB):
         return InvalidJob(message, details=details)
-    # A model that cannot be loaded, which says nothing of the server's other models, and everything else that 500 stands for: another server may do better.
+    # A model that cannot be loaded, and everything else that 500 stands for: another server may do better, and this one's
+    # other models may be well.
     return JobFailed(message, details={**details, "reason": "server_error"})
