@@ -89,7 +89,7 @@ async def test_files_that_a_workflow_refers_to_are_uploaded_to_the_server_that_r
 
 async def test_progress_tells_the_server_and_never_falls(tmp_path: Path) -> None:
     told: list[RunProgress] = []
-    async with fakes("a") as servers, servers.pool(tmp_path) as pool:
+    async with fakes("a") as servers, servers.pool(tmp_path, EMP_COMFYUI_POLL_S="30") as pool:
         await pool.run(slow_image(6, preview="jpeg"), on_progress=told.append)
     percents = [one.percent for one in told]
     assert percents == sorted(percents)
