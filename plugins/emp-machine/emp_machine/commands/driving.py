@@ -27,7 +27,7 @@ from emp_machine.processes.probing import Probe, all_probes, health_probes
 from emp_machine.processes.roster import Known, Roster, expanded, known
 from emp_machine.processes.watching import Watcher
 
-__all__ = ["reload", "start", "stop"]
+__all__ = ["hub_of", "reload", "start", "stop"]
 
 _LOOK_S = 0.2
 _LIVE_S = 30.0
@@ -127,7 +127,7 @@ async def reload(here: Here, names: Sequence[str], on_well: Callable[[str], None
     """
     roster = here.roster
     workers = {one.name: one.worker for one in roster.processes if one.worker}
-    async with _redis(_hub(here), here.settings) as redis, httpx.AsyncClient(trust_env=False) as http:
+    async with _redis(hub_of(here), here.settings) as redis, httpx.AsyncClient(trust_env=False) as http:
         probes = all_probes(roster.processes, http, redis, here.settings)
         sessions = _Sessions(redis, Keys(here.settings.namespace), workers)
         before = {name: await sessions.of(name) for name in workers}
@@ -195,8 +195,12 @@ async def _health(processes: Sequence[Known]) -> AsyncIterator[dict[str, Probe]]
         yield health_probes(services, http)
 
 
-def _hub(here: Here) -> str:
-    """Where the workers' queue is: in the settings, or on this machine itself."""
+def hub_of(here: Here) -> str:
+    """Where the workers' queue is: in the settings, or on this machine itself.
+
+    Raises:
+        ConfigError: nobody knows.
+    """
     if here.settings.redis_url is not None:
         return here.settings.redis_url
     own = [one.endpoint for one in here.roster.processes if one.service == REDIS]

@@ -14,6 +14,7 @@ COMMANDS = {
     "stop": "End processes.",
     "restart": "End processes and start them again.",
     "reload": "Restart processes one after another.",
+    "update": "Install new code where the workers run, and restart them with it one after another.",
     "doctor": "Check this box, and say what to do.",
     "plan": "Show what this machine would run.",
     "gpus": "Show the machine's GPUs.",

@@ -19,7 +19,7 @@ from emp_core.services.installing import dry_run, install
 from emp_machine.plan.model import MachinePlan, ServicePlan
 from emp_machine.steps.records import read_record, write_record
 
-__all__ = ["Tell", "dry_run_services", "install_services", "installed_file"]
+__all__ = ["Tell", "alone", "dry_run_services", "install_services", "installed_file"]
 
 Tell = Callable[[str, InstallEvent], None]
 """Told of everything that happens, with the service's name, at once; must return at once."""
@@ -66,7 +66,7 @@ async def install_services(
     """
     failed: dict[str, InstallError] = {}
     chosen = _chosen(plan, only)
-    with _alone(plan.root):
+    with alone(plan.root):
         for process in plan.processes:  # so that whatever starts them finds their folders
             process.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for service in chosen:
@@ -120,8 +120,12 @@ def _installer(service: ServicePlan, plugins: Plugins) -> Installer:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Let nobody else install here meanwhile. Whoever is killed lets go."""
+def alone(root: Path) -> Iterator[None]:
+    """Let nobody else install here meanwhile. Whoever is killed lets go.
+
+    Raises:
+        InstallError: another process installs here now.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = root / "installing.lock"
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

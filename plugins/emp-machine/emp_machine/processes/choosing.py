@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emp_core.errors import ConfigError
 from emp_machine.processes.interface import ProcessManager
-from emp_machine.processes.pm2 import Pm2Manager
+from emp_machine.processes.pm2 import Pm2Manager, pm2_runs
 from emp_machine.processes.roster import read_roster
 from emp_machine.processes.supervisor import SupervisorManager
 
@@ -30,11 +30,16 @@ def open_manager(root: Path, wanted: str, environ: Mapping[str, str]) -> Process
             supervisor.
 
     Raises:
-        ConfigError: PM2 is asked for and is not installed.
+        ConfigError: PM2 is asked for and is not installed; or it keeps this machine now, and is not to be found from here.
     """
     pm2 = find_pm2(environ)
     if wanted == "auto":
         last = _last(root)
+        if last == "pm2" and pm2 is None and pm2_runs(root):
+            raise ConfigError(
+                "PM2 keeps the processes of this machine, and it or Node.js is not on this PATH",
+                hint="add their folders to PATH: cron knows few; the scripts that `wgpu setup` writes know those of its caller",
+            )
         wanted = last if last == "supervisor" or pm2 is not None else "auto"
     if wanted == "supervisor" or (wanted == "auto" and pm2 is None):
         return SupervisorManager(root, environ)

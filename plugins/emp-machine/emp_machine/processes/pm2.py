@@ -28,7 +28,7 @@ from emp_machine.processes.roster import Known, Roster, fingerprint, read_roster
 from emp_machine.processes.tailing import last_lines, tail
 from emp_machine.render.pm2 import pm2_app
 
-__all__ = ["Pm2Manager", "parse_list"]
+__all__ = ["Pm2Manager", "parse_list", "pm2_runs"]
 
 _STATES = {
     "online": ProcessState.RUNNING,
@@ -212,6 +212,11 @@ class Pm2Manager(ProcessManager):
         raise MachineError(
             f"`pm2 {arguments[0]}` did not end within {limit_s:g} s", hint=f"{self._home / 'pm2.log'} says more"
         )
+
+
+def pm2_runs(root: Path) -> bool:
+    """Whether a PM2 keeps this folder's processes now. Needs no PM2 to find out."""
+    return _listens(sockets_folder(root) / "pm2" / "rpc.sock")
 
 
 def parse_list(text: str) -> list[dict[str, Any]]:

@@ -9,17 +9,24 @@ from pathlib import Path
 __all__ = ["quick_python", "write_wheel"]
 
 
-def write_wheel(folder: Path, name: str, version: str = "1.0") -> Path:
-    """A wheel with one empty module, so that ``pip install --no-index --find-links folder name`` works; gives its path."""
+def write_wheel(folder: Path, name: str, version: str = "1.0", *, source: str = "", plugin: str | None = None) -> Path:
+    """A wheel with one module, so that ``pip install --no-index --find-links folder name`` works; gives its path.
+
+    Args:
+        source: what is in the module.
+        plugin: the name under which the module is a plugin.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(file, "w") as wheel:
-        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(f"{name}.py", source)
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: emp\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
+        if plugin is not None:
+            wheel.writestr(f"{info}/entry_points.txt", f"[emp_core.plugins]\n{plugin} = {name}\n")
         wheel.writestr(f"{info}/RECORD", "")
     return file
 

@@ -7,7 +7,6 @@ from typing import Any
 from emp_core.cli.failures import DONE, USAGE, explain
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, note
-from emp_core.errors import EmpError
 from emp_machine.processes.interface import ProcessStatus
 from emp_machine.processes.pidfiles import folder_of
 from emp_machine.processes.roster import Known
@@ -41,10 +40,11 @@ def status(target: Target, env_file: Path | None, *, as_json: bool) -> int:
 
     try:
         workers, statuses = run_async(run)
-    except EmpError as error:
-        if error.exit_code == USAGE:
+    except Exception as error:  # a script asks for a state: whatever is in the way, it is not known
+        failure = explain(error)
+        if failure.exit_code == USAGE:
             raise
-        explain(error).tell(as_json=as_json)
+        failure.tell(as_json=as_json)
         return UNKNOWN
     _tell(workers, statuses, as_json=as_json)
     return DONE if all(one.pid is not None for one in statuses) else NOT_RUNNING
