@@ -25,8 +25,8 @@ from emp_machine.processes.folder import make_folders, private, run_folder, sock
 from emp_machine.processes.interface import LogLine, ProcessManager, ProcessState, ProcessStatus
 from emp_machine.processes.remains import end_remains, manager_mark, marked
 from emp_machine.processes.roster import Known, Roster, read_roster, write_roster
-from emp_machine.processes.supervisor_config import supervisor_config
 from emp_machine.processes.tailing import last_lines, tail
+from emp_machine.render.supervisor import supervisor_head, supervisor_program
 
 __all__ = ["SupervisorManager"]
 
@@ -101,8 +101,11 @@ class SupervisorManager(ProcessManager):
             file = orders / f"{one.name}-{hashlib.sha256(order.encode()).hexdigest()[:12]}.json"
             write_private(file, order)
             make_folders(one, self.root)
-            begun.append(evolve(one, argv=(sys.executable, "-I", "-S", begin.__file__, str(file))))
-        write_private(self._config, supervisor_config(begun, folder=self._folder, socket=self._socket))
+            argv = (sys.executable, "-I", "-S", begin.__file__, str(file))
+            begun.append(evolve(one, argv=argv, environ={}))
+        # Nothing starts by itself, and what ends at once is left to who watches.
+        programs = [supervisor_program(one, autostart=False, startretries=1) for one in begun]
+        write_private(self._config, "\n".join([supervisor_head(self._folder, self._socket), *programs]))
         for old in set(orders.iterdir()) - {Path(one.argv[-1]) for one in begun}:
             old.unlink()
 

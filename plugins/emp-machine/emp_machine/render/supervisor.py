@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from attrs import evolve
+
 from emp_machine.plan.model import MachinePlan, Process
 from emp_machine.processes import begin
 from emp_machine.render.files import RenderedFile
 
-__all__ = ["render"]
+__all__ = ["render", "supervisor_head", "supervisor_program"]
 
 _COMMENT = re.compile(r"\s[;#]")
 
@@ -24,58 +26,81 @@ def render(plan: MachinePlan, folder: Path) -> tuple[RenderedFile, ...]:
     """
     folder = folder.absolute()
     orders = {process.name: _order(process) for process in plan.processes if not _can_hold(process)}
-    programs = [_program(process, number, folder, orders) for number, process in enumerate(plan.processes)]
+    programs = [
+        supervisor_program(_begun(process, folder, orders), priority=number)
+        for number, process in enumerate(plan.processes)
+    ]
+    head = supervisor_head(folder, folder / "supervisor.sock")
     return (
-        RenderedFile(Path("supervisord.conf"), "\n".join([_head(folder), *programs]), private=True),
+        RenderedFile(Path("supervisord.conf"), "\n".join([head, *programs]), private=True),
         *orders.values(),
     )
 
 
-def _head(folder: Path) -> str:
+def supervisor_head(folder: Path, socket: Path) -> str:
+    """The sections about supervisor itself.
+
+    Args:
+        folder: where it keeps its log and its pid.
+        socket: where it listens, for this user alone.
+    """
     return f"""\
 [supervisord]
 directory={_plain(folder)}
 logfile={_plain(folder / "supervisord.log")}
+logfile_maxbytes=1MB
+logfile_backups=1
 pidfile={_plain(folder / "supervisord.pid")}
 childlogdir={_plain(folder)}
-umask=077
 
 [unix_http_server]
-file={_plain(folder / "supervisor.sock")}
+file={_plain(socket)}
 chmod=0700
 
 [supervisorctl]
-serverurl=unix://{_plain(folder / "supervisor.sock")}
+serverurl=unix://{_plain(socket)}
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
 
 
-def _program(process: Process, number: int, folder: Path, orders: Mapping[str, RenderedFile]) -> str:
-    argv, environ = process.argv, process.environ
-    if process.name in orders:
-        argv = (sys.executable, "-I", "-S", begin.__file__, str(folder / orders[process.name].path))
-        environ = {}
+def supervisor_program(process: Process, *, priority: int = 999, autostart: bool = True, startretries: int = 10) -> str:
+    """The section of a process. What ends by itself is started again; SIGTERM and SIGKILL go to its children, too.
+
+    Args:
+        process: with texts that supervisor can hold.
+        autostart: whether it starts with supervisor.
+        startretries: how often it is tried again when it ends within a second.
+    """
+    environ = ",".join(f"{name}={_plain(_quoted(value))}" for name, value in sorted(process.environ.items()))
     return f"""\
 [program:{process.name}]
-command={_plain(shlex.join(argv))}
+command={_plain(shlex.join(process.argv))}
 directory={_plain(process.cwd)}
-environment={",".join(f"{name}={_plain(_quoted(value))}" for name, value in sorted(environ.items()))}
-priority={number}
-autostart=true
+environment={environ}
+priority={priority}
+autostart={"true" if autostart else "false"}
 autorestart=true
 startsecs=1
-startretries=10
+startretries={startretries}
 stopsignal=TERM
 stopwaitsecs={math.ceil(process.stop_s)}
-stopasgroup=false
+stopasgroup=true
 killasgroup=true
 redirect_stderr=true
 stdout_logfile={_plain(process.log)}
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=1
 """
+
+
+def _begun(process: Process, folder: Path, orders: Mapping[str, RenderedFile]) -> Process:
+    """The process, begun by its order if it has one."""
+    if process.name not in orders:
+        return process
+    order = folder / orders[process.name].path
+    return evolve(process, argv=(sys.executable, "-I", "-S", begin.__file__, str(order)), environ={})
 
 
 def _order(process: Process) -> RenderedFile:
