@@ -43,7 +43,7 @@ def checkpoint_image(ckpt_name: str) -> dict[str, Any]:
 
 
 async def until(met: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not met():  # noqa: ASYNC110 - states of a pool have no event to wait for
             await anyio.sleep(0.01)
 

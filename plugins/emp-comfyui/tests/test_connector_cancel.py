@@ -53,7 +53,7 @@ async def test_a_running_prompt_is_interrupted(tmp_path: Path, version: str):
             group.start_soon(release_at_interrupt, server, hold)
             await hold.reached()
             cancel.set()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await ended.wait()
         (entry,) = server.history.values()
     assert entry["status"]["messages"][-1][0] == "execution_interrupted"
@@ -74,7 +74,7 @@ async def test_a_cancel_reaches_the_server_within_a_second_and_stops_the_prompt_
             await server.until(lambda: any(one.effective for one in server.interrupts))
             assert anyio.current_time() - cancelled_at < 1
             hold.release()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await ended.wait()
         assert server.queue.remaining() == 0
         (entry,) = server.history.values()
@@ -114,7 +114,7 @@ async def test_an_interrupt_that_got_lost_is_sent_again(tmp_path: Path, version:
             group.start_soon(release_at_interrupt, server, hold, 3)
             await hold.reached()
             cancel.set()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await ended.wait()
         assert server.queue.remaining() == 0
 
@@ -137,7 +137,7 @@ async def test_on_an_old_server_somebody_elses_prompt_is_not_interrupted(tmp_pat
                 mine.cancel_scope.cancel()
             assert server.interrupts == []
             hold.release()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await others.wait()
     assert rig.stored == ["slow_00001_.png"]
 
@@ -158,7 +158,7 @@ async def test_a_prompt_whose_answer_never_came_is_stopped_as_well(tmp_path: Pat
 async def test_cancelling_is_bounded_when_the_prompt_does_not_stop(tmp_path: Path):
     async with FakeComfyUI() as server, rigged(server.url, tmp_path, EMP_COMFYUI_CANCEL_S="0.2") as rig:
         hold = server.hold("ProbeSlow", at_step=2)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(rig.run, slow_image())
                 await hold.reached()
@@ -170,7 +170,7 @@ async def test_cancelling_is_bounded_when_the_prompt_does_not_stop(tmp_path: Pat
 async def test_cancelling_is_quick_when_the_server_is_dead(tmp_path: Path):
     async with FakeComfyUI() as server, rigged(server.url, tmp_path, EMP_COMFYUI_GONE_S="60") as rig:
         hold = server.hold("ProbeSlow", at_step=2)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 group.start_soon(rig.run, slow_image())
                 await hold.reached()

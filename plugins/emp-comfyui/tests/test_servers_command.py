@@ -147,7 +147,7 @@ async def test_what_runs_is_named_by_its_job_and_by_its_prompt_where_the_queue_d
         found = await look(emp_settings)
         of_nobody = await look(evolve(emp_settings, redis_url=None))
         hold.release()
-        await queue.wait(job.id, timeout=20)
+        await queue.wait(job.id, timeout=60)
         prompt_id = running["a"].prompts[0].prompt_id
     [prompt] = found.as_dict()["servers"][0]["prompts"]
     assert (prompt["prompt_id"], prompt["job_id"]) == (prompt_id, job.id)

@@ -15,7 +15,7 @@ class Hold:
     _reached: anyio.Event = attrs.field(factory=anyio.Event)
     _released: anyio.Event = attrs.field(factory=anyio.Event)
 
-    async def reached(self, timeout: float = 10.0) -> None:
+    async def reached(self, timeout: float = 30.0) -> None:
         """Wait until execution has come here; TimeoutError after ``timeout`` seconds."""
         with anyio.fail_after(timeout):
             await self._reached.wait()

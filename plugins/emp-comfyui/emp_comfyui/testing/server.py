@@ -263,7 +263,7 @@ class FakeComfyUI:
         """The requests to a path (without ``/api``)."""
         return [each for each in self.requests if each.path == path and method in (None, each.method)]
 
-    async def until(self, met: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def until(self, met: Callable[[], bool], timeout: float = 30.0) -> None:
         """Wait until a condition on the server's state holds; it is looked at after every change.
 
         Raises:
