@@ -37,6 +37,9 @@ def judged(folder: Path, program: str) -> Verdict:
     ]
     pytest.main([*where, *without, "--tb=no", "-s", "-q", "-W", "ignore"], plugins=[seen])
     assert seen.reports, "nothing was run"
+    for one in seen.reports:
+        if one.failed:
+            print(f"{one.nodeid}: {one.longreprtext[-1000:]}")  # for whoever wonders why
     skipped = [one for one in seen.reports if one.skipped]
     reasons = {str(one.longrepr[2]).removeprefix("Skipped: ") for one in skipped if isinstance(one.longrepr, tuple)}
     return Verdict(
