@@ -49,6 +49,7 @@ class Speaker:
         self._verdicts: Mapping[str, Verdict] = {}
         self._changed = anyio.Event()
         self._away = False
+        self._one_at_a_time = anyio.Lock()
 
     @property
     def phase(self) -> MachinePhase:
@@ -75,7 +76,11 @@ class Speaker:
                 await self._changed.wait()
 
     async def speak(self) -> None:
-        """Say it once, now."""
+        """Say it once, now. What is said last is what holds."""
+        async with self._one_at_a_time:
+            await self._speak()
+
+    async def _speak(self) -> None:
         self._note()
         # A driver in trouble may never answer, and must not keep the machine from ending.
         found = await anyio.to_thread.run_sync(lambda: gpus(tell=False), abandon_on_cancel=True)

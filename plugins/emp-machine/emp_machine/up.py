@@ -136,6 +136,7 @@ class Machine:
             await watcher.until(lambda: watcher.settled)
             self._refuse_if_hopeless(watcher)
             self._speaker.say(MachinePhase.READY, self._trouble())
+            await self._speaker.speak()  # whoever is told looks there next
             on_ready()
             await watcher.until(lambda: watcher.hopeless)
             self._refuse_if_hopeless(watcher)
