@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
@@ -19,13 +19,14 @@ from emp_core.errors import (
     InvalidJob,
     NotRepeated,
     QuotaExhausted,
+    RateLimited,
     ServiceBusy,
     ServiceUnavailable,
 )
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.answer import Answer
-from emp_openai.errors import error_of_answer, request_id_of, wait_s
+from emp_openai.errors import error_of_answer, request_id_of
 from emp_openai.limits import Allowance
 from emp_openai.payloads import Respond, Task
 from emp_openai.prices import Prices
@@ -33,7 +34,7 @@ from emp_openai.settings import AccountConfig, OpenAISettings
 from emp_openai.tasks import run_task
 from emp_openai.waiting import while_it_lives
 
-__all__ = ["Account", "Pool"]
+__all__ = ["Account", "LimitAhead", "Pool"]
 
 _NO_LIST = (403, 404, 405, 501)
 """Servers that have no list of models, and those that do not show it to every key, are there all the same."""
@@ -42,11 +43,15 @@ _NO_LIST = (403, 404, 405, 501)
 class Pool(Protocol):
     """What an account tells those who choose among several, and is told."""
 
-    def limit_met(self, name: str, seconds: float) -> None:
-        """Nothing is to be sent for so long."""
+    def limit_met(self) -> None:
+        """A rate limit is about to be met."""
 
     def no_answer(self, name: str) -> str | None:
         """Why nobody there answers questions; None: somebody does."""
+
+
+class LimitAhead(RateLimited):
+    """The rate limit would be met: nothing was sent."""
 
 
 class Account(HTTPConnector):
@@ -63,7 +68,7 @@ class Account(HTTPConnector):
         self.settings = settings
         self.prices = prices
         self._pool = pool
-        self._allowance = Allowance()
+        self._allowances: dict[str, Allowance] = {}
         self._slots = anyio.CapacityLimiter(account.slots or math.inf)
         self._has_one_slot = False
         super().__init__(config, base_url=account.base_url)
@@ -86,8 +91,6 @@ class Account(HTTPConnector):
 
     def error_for(self, reply: Reply, doing: str) -> EmpError:
         """Errors are told by type and code."""
-        if wait_s(reply.headers) is None:  # else that is what it asks for, whatever its limits say
-            self._heed(reply.headers)
         return error_of_answer(reply.status, reply.headers, reply.text, endpoint=self.endpoint, doing=doing)
 
     async def look(self) -> None:
@@ -113,17 +116,32 @@ class Account(HTTPConnector):
             self._slots.total_tokens = 1
             self.log.info("this server gets one job at a time: a second one would stop the first", server=self.endpoint)
 
+    def may_have(self, model: str) -> bool:
+        """Whether it has a model, as far as it is told."""
+        return not self.account.models or model in self.account.models
+
+    def allowance(self, model: str) -> Allowance:
+        """What may still be sent for a model: limits are told and counted by model."""
+        return self._allowances.setdefault(model, Allowance())
+
+    @property
+    def rests_s(self) -> float:
+        """For how long nothing may be sent for any model that was asked for lately."""
+        return min((one.wait_s for one in self._allowances.values() if one.is_used), default=0.0)
+
     def may_resend(self, task: Task) -> bool:
         """Whether a job may be sent again whose answer broke off."""
         own = self.settings.resend if self.account.resend is None else self.account.resend
         return own if task.resend is None else task.resend
 
     @asynccontextmanager
-    async def post(self, path: str, task: Task, context: JobContext, **options: Any) -> AsyncIterator[Answer]:
+    async def post(
+        self, path: str, task: Task, model: str, context: JobContext, **options: Any
+    ) -> AsyncIterator[Answer]:
         """Ask for an answer. One that breaks off after it began is not asked for again, unless that is allowed.
 
         Raises:
-            ServiceBusy: the rate limit would be met; nothing was sent.
+            LimitAhead: the rate limit would be met; nothing was sent.
             NotRepeated: it broke off, and may have to be paid for.
             ConnectorError: what became of it otherwise.
         """
@@ -131,14 +149,18 @@ class Account(HTTPConnector):
         answer: Answer | None = None
         try:
             async with AsyncExitStack() as stack:
-                self._take_allowance()
-                with self._allowance.one():
+                allowance = self.allowance(model)
+                if allowance.wait_s > 0:
+                    raise LimitAhead(f"the rate limit of {self.account.name} for {model} is met")
+                with allowance.one():
                     response = await while_it_lives(
                         lambda: stack.enter_async_context(self.stream("POST", path, silence_s=None, **options)),
                         lambda: self._pool.no_answer(self.account.name),
                         self.endpoint,
                     )
-                self._heed(response.headers)
+                allowance.heed(response.headers)
+                if allowance.wait_s > 0:
+                    self._pool.limit_met()
                 context.log.info(
                     "asked", account=self.account.name, path=path, request_id=request_id_of(response.headers)
                 )
@@ -185,16 +207,6 @@ class Account(HTTPConnector):
             f"{self.endpoint} ended its answer to {doing} before it was whole",
             details={"endpoint": self.endpoint, "request": doing, "reason": "incomplete", **details},
         )
-
-    def _take_allowance(self) -> None:
-        if (seconds := self._allowance.wait_s) > 0:
-            name = self.account.name
-            raise ServiceBusy(f"the rate limit of {name} is met", retry_after_s=seconds, details={"away": [name]})
-
-    def _heed(self, headers: Mapping[str, str]) -> None:
-        self._allowance.heed(headers)
-        if (seconds := self._allowance.wait_s) > 0:
-            self._pool.limit_met(self.account.name, seconds)
 
 
 def _is_llama_cpp_python(models: bytes) -> bool:

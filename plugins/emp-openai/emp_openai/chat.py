@@ -46,7 +46,7 @@ async def _ask(account: "Account", task: Chat, body: Mapping[str, Any], context:
     completion = Completion()
     most = body.get("max_completion_tokens", body.get("max_tokens"))
     await context.progress(0.0, f"waiting for {body['model']}")
-    async with account.post(_PATH, task, context, json={**body, "stream": True}) as answer:
+    async with account.post(_PATH, task, str(body["model"]), context, json={**body, "stream": True}) as answer:
         if not answer.is_stream:
             if piece := completion.take(await answer.whole()):
                 await context.text(piece)

@@ -1,6 +1,6 @@
 """`OpenAIConnector`: jobs as requests to OpenAI, or to any server that speaks its API."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +24,13 @@ from emp_core.errors import (
     NotRepeated,
     OutOfMemory,
     QuotaExhausted,
+    RateLimited,
     ServiceBusy,
     ServiceUnavailable,
 )
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
-from emp_openai.account import Account
+from emp_openai.account import Account, LimitAhead
 from emp_openai.payloads import PAYLOADS, Choice, Respond, Task
 from emp_openai.prices import Prices
 from emp_openai.settings import OpenAISettings
@@ -41,6 +42,8 @@ _SLOTS = 8
 _WAIT_HERE_S = 120.0
 """A job that was claimed waits here for so long until an account's rest is over; otherwise it goes back into the queue."""
 _PAUSE_S = 60.0
+_BUSY_S = 5.0
+"""How long a model rests whose limit was met where nobody says how long."""
 _ELSEWHERE = (
     MissingModel,
     NotHere,
@@ -182,46 +185,83 @@ class OpenAIConnector(Connector):
             await anyio.sleep(wait_s)
 
     async def _at(self, choice: Choice, task: Task, context: JobContext) -> JobResult:
+        """Run a task at one of its choices, on whichever of its accounts takes it."""
         model = choice.model or task.model
         # A response that an earlier attempt began is at one account and nowhere else.
-        left_at = context.endpoint if context.service_job_id is not None else None
+        at = (context.endpoint if context.service_job_id is not None else None) or choice.account
+        refused: dict[str, RateLimited] = {}
+        while True:
+            self._find_one_that_may_be_asked(model, at, refused)
+            came = await self._run_at(at, model, task, context, refused)
+            if not isinstance(came, RateLimited):
+                return came
+            if not isinstance(came, LimitAhead):
+                name = context.endpoint or ""
+                refused[name] = came
+                told = _BUSY_S if came.retry_after_s is None else came.retry_after_s
+                self.accounts[name].allowance(model).rest(told)
+            if context.has_put_out or context.service_job_id is not None:
+                raise came
 
-        async def work(place: Place) -> JobResult:
+    def _find_one_that_may_be_asked(self, model: str, at: str | None, refused: Mapping[str, RateLimited]) -> None:
+        """Find out that an account may have the model, was not asked yet, and has not met its limit.
+
+        Args:
+            refused: what those said that were asked.
+
+        Raises:
+            MissingModel: none has it.
+            RateLimited: what the last one said.
+            ServiceBusy: the limits of all that have it would be met.
+        """
+        if at is None and not any(account.may_have(model) for account in self.accounts.values()):
+            raise MissingModel(f"no account here has {model}", hint="EMP_OPENAI_ACCOUNTS tells what each has")
+        named = [name for name, account in self.accounts.items() if (name == at if at else account.may_have(model))]
+        left = [name for name in named if name not in refused]
+        if refused and not left:
+            raise [*refused.values()][-1]
+        waits = [self.accounts[name].allowance(model).wait_s for name in left]
+        if waits and min(waits) > 0:
+            said = f"the rate limit of {', '.join(left)} for {model} is met"
+            raise ServiceBusy(said, retry_after_s=min(waits), details={"away": left, "limited": True})
+
+    async def _run_at(
+        self, at: str | None, model: str, task: Task, context: JobContext, refused: Mapping[str, RateLimited]
+    ) -> JobResult | RateLimited:
+        """Run a task somewhere; a rate limit is given back, since it says nothing of the account's other models."""
+
+        async def work(place: Place) -> JobResult | RateLimited:
             context.run_at(place.name)
             try:
                 result = await self.accounts[place.name].run(task, model, context)
+            except RateLimited as error:
+                error.details.setdefault("server", place.name)
+                return error
             except (QuotaExhausted, AuthenticationFailed) as error:
                 self._refusals[place.name] = error
                 raise
             self._refusals.pop(place.name, None)
             return result
 
-        at = left_at or choice.account
-        if at is None and not any(map(self._has(model), self.pool.endpoints)):
-            raise MissingModel(f"no account here has {model}", hint="EMP_OPENAI_ACCOUNTS tells what each has")
+        def may_be_asked(endpoint: Endpoint) -> bool:
+            account = self.accounts[endpoint.name]
+            is_new = endpoint.name not in refused
+            return is_new and account.may_have(model) and account.allowance(model).wait_s <= 0
+
         try:
             return await self.pool.run(
                 work,
                 kind=model,
                 at=at,
-                fit=self._has(model),
+                fit=may_be_asked,
                 may_move=lambda: not context.has_put_out and context.service_job_id is None,
             )
         except (ServiceBusy, ServiceUnavailable) as error:
             raise self._refusal_behind(error) or error from None
 
-    def _has(self, model: str) -> Callable[[Endpoint], bool]:
-        """Tells whether an account may have a model."""
-
-        def has(endpoint: Endpoint) -> bool:
-            models = self.accounts[endpoint.name].account.models
-            return not models or model in models
-
-        return has
-
     def _refusal_behind(self, error: EmpError) -> EmpError | None:
         """Accounts that rest because they refuse us are not away: the operator has to do something, and no attempt counts."""
-        away: Any = error.details.get("away")
+        away: Any = error.details.get("away") if "limited" not in error.details else None
         names = away if isinstance(away, list) else ()
         refusals = [self._looks.get(name) or self._refusals.get(name) for name in names]
         return refusals[0] if refusals and None not in refusals else None
@@ -247,13 +287,11 @@ class OpenAIConnector(Connector):
     def _jobs_at_once(self) -> int:
         return sum(one.slots for one in self.pool.endpoints)
 
-    def limit_met(self, name: str, seconds: float) -> None:
-        """An account's rate limit is about to be met: it rests, and the service does when all accounts do."""
-        if self.pool.state(name).paused_s < seconds:
-            self.pool.pause(name, seconds, "its rate limit is met")
-        paused = min(state.paused_s for state in self.pool.states())
-        if paused > 0:
-            self.rest(paused, "the rate limits of all accounts are met")
+    def limit_met(self) -> None:
+        """A rate limit is about to be met: the service rests when all that was asked for lately does, everywhere."""
+        rests_s = min(account.rests_s for account in self.accounts.values())
+        if rests_s > 0:
+            self.rest(rests_s, "the rate limits of all accounts are met")
 
     def no_answer(self, name: str) -> str | None:
         """Why an account answers no questions; None: it does."""

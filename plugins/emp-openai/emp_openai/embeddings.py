@@ -22,7 +22,7 @@ async def run(account: "Account", task: Embed, model: str, context: JobContext) 
         ConnectorError: what the server says.
     """
     await context.progress(0.0, f"waiting for {model}")
-    async with account.post("/embeddings", task, context, json={**task.body(), "model": model}) as answer:
+    async with account.post("/embeddings", task, model, context, json={**task.body(), "model": model}) as answer:
         told = await answer.whole()
         items = told.get("data")
         if not isinstance(items, list) or not all(isinstance(one, dict) and "embedding" in one for one in items):

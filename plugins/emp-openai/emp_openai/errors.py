@@ -24,6 +24,7 @@ from emp_core.errors import (
     ServiceUnavailable,
 )
 from emp_openai.error_body import ErrorBody
+from emp_openai.limits import reset_s
 
 __all__ = ["error_of_answer", "error_of_event", "request_id_of", "wait_s"]
 
@@ -90,7 +91,8 @@ def _told_by_status(
         case 401 | 403:
             return AuthenticationFailed(message, hint="check the key, and what it may do", details=details)
         case 429:
-            return RateLimited(message, retry_after_s=wait_s(headers), details=details)
+            told = wait_s(headers)
+            return RateLimited(message, retry_after_s=reset_s(headers) if told is None else told, details=details)
         case 409 | 425:
             return ServiceBusy(message, retry_after_s=wait_s(headers), details=details)
         case 500 if _WRONG_JOB.search(body.message):

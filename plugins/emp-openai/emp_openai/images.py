@@ -79,7 +79,7 @@ async def _painted(
     painting = _Painting()
     expected = task.others.get("partial_images", 0)
     await context.progress(0.0, f"waiting for {model}")
-    async with account.post(path, task, context, **request) as answer:
+    async with account.post(path, task, model, context, **request) as answer:
         if answer.is_stream:
             async for event in answer.events():
                 if (partial := painting.take(event)) is not None:

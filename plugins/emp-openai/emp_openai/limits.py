@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["Allowance", "duration_s"]
+__all__ = ["Allowance", "duration_s", "reset_s"]
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNTOLD_S = 1.0
 """How long to rest where nobody says how long."""
 _MOST_S = 600.0
+_LATELY_S = 600.0
 
 
 def duration_s(text: str) -> float | None:
@@ -26,6 +27,14 @@ def duration_s(text: str) -> float | None:
             return None
         return max(0.0, seconds) if math.isfinite(seconds) else None
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def reset_s(headers: Mapping[str, str]) -> float | None:
+    """When the limit that is met resets, in seconds from now; None: none is, as far as the headers tell."""
+    for what in ("requests", "tokens"):
+        if _count(headers.get(f"x-ratelimit-remaining-{what}")) == 0:
+            return duration_s(headers.get(f"x-ratelimit-reset-{what}", ""))
+    return None
 
 
 class Allowance:
@@ -43,6 +52,12 @@ class Allowance:
         self._left = math.inf
         self._limit = math.inf
         self._resets_at = 0.0
+        self._used_at = clock()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was sent lately."""
+        return self._clock() - self._used_at < _LATELY_S
 
     @property
     def wait_s(self) -> float:
@@ -58,10 +73,16 @@ class Allowance:
     def one(self) -> Iterator[None]:
         """A request is on its way, until its answer begins."""
         self._unanswered += 1
+        self._used_at = self._clock()
         try:
             yield
         finally:
             self._unanswered -= 1
+
+    def rest(self, seconds: float) -> None:
+        """Nothing may be sent for so long: the limit was met."""
+        self._left = 0
+        self._resets_at = max(self._resets_at, self._clock() + seconds)
 
     def heed(self, headers: Mapping[str, str]) -> None:
         """Take note of what an answer tells."""

@@ -65,7 +65,7 @@ async def _begin(following: Following, task: Respond, model: str) -> None:
         body |= {"background": True, "store": True}
     await context.progress(0.0, f"waiting for {model}")
     async with _stopped_with_us(following):
-        async with account.post(PATH, task, context, json=body) as answer:
+        async with account.post(PATH, task, model, context, json=body) as answer:
             try:
                 await _take(answer, following, task)
             except ConnectorError as error:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import anyio
 import pytest
 from emp_openai.errors import wait_s
 from emp_openai.limits import Allowance, duration_s
@@ -13,6 +14,7 @@ from emp_core.errors import RateLimited
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
+from emp_core.testing.recorded import Exchange, RecordedService
 from emp_core.testing.workers import WorkerStarter
 
 from .rig import accounts, binding, chat, environ_of, rigged, until_withdrawn
@@ -158,6 +160,31 @@ async def test_jobs_go_to_another_account_while_one_rests(tmp_path: Path) -> Non
         async with rigged(environ, tmp_path) as rig:
             ran_at = [(await (await rig.run(chat("hello"))).outcome()).data["account"] for _ in range(3)]
         assert ran_at == ["first", "second", "second"]
+
+
+async def test_another_model_of_the_same_account_goes_on_at_once(tmp_path: Path) -> None:
+    async with FakeOpenAI(limit=0) as server:
+        server.limited_models = ("large",)
+        async with rigged(environ_of(server), tmp_path) as rig:
+            began = anyio.current_time()
+            data = (await (await rig.run(chat("hello", model="large", fallbacks=["small"]))).outcome()).data
+            small = await (await rig.run(chat("hello", model="small"))).outcome()
+            assert anyio.current_time() - began < 2, "the time that the refusal asked to wait"
+    assert (data["model"], [one["code"] for one in data["tried"]]) == ("small", ["rate_limited"])
+    assert small.data["finish_reason"] == "stop"
+    assert [seen.body["model"] for seen in server.seen] == ["large", "small", "small"]
+
+
+async def test_nobody_is_asked_twice_in_one_attempt_however_short_the_wait(tmp_path: Path) -> None:
+    refusal = Exchange(
+        "", "POST", "/v1/chat/completions", None, 429, {"retry-after": "0"}, ('{"error": {"message": "x"}}',), "whole"
+    )
+    async with RecordedService([refusal] * 3, others={"/v1/models": {"data": []}}) as server:
+        environ = {"OPENAI_BASE_URL": f"{server.url}/v1"}
+        async with rigged(environ, tmp_path) as rig:
+            job = await rig.run(chat("hello"))
+    assert isinstance(job.error, RateLimited)
+    assert len(server.played) == 1
 
 
 async def test_a_wait_that_the_server_asks_for_is_kept(queue: JobQueue, start_worker: WorkerStarter) -> None:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import anyio
 import pytest
 from emp_openai.testing import FakeOpenAI
 
@@ -14,6 +15,13 @@ from emp_core.testing.workers import WorkerStarter
 from .rig import accounts, binding, chat, environ_of, rigged, until_withdrawn
 
 
+async def until_released(queue: JobQueue, job_id: str) -> None:
+    with anyio.fail_after(20):
+        async for event in queue.events(job_id):
+            if event.name == "released":
+                return
+
+
 @pytest.mark.parametrize("word", ["quota", "unpaid"])
 async def test_an_account_without_money_rests_and_the_operator_is_told(
     word: str, queue: JobQueue, start_worker: WorkerStarter, caplog: pytest.LogCaptureFixture
@@ -23,6 +31,7 @@ async def test_an_account_without_money_rests_and_the_operator_is_told(
         await start_worker(binding(environ_of(server)))
         job = await queue.submit(JobSpec("openai_text", chat(word), max_attempts=1))
         await until_withdrawn(queue, "answered POST /chat/completions with")
+        await until_released(queue, job.id)
         waiting = await queue.get(job.id)
         assert (waiting.status, waiting.attempt) == ("pending", 0)
         later = await queue.submit(JobSpec("openai_text", chat("hello")))

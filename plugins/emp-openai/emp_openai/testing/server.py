@@ -80,6 +80,7 @@ class FakeOpenAI(FakeService):
 
     Attributes:
         out_of: what it says when its limit is met: ``ratelimit`` or ``quota``.
+        limited_models: the only models that the limit holds for; empty: it holds for all.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class FakeOpenAI(FakeService):
         """Ids of responses whose events somebody asked for by their id."""
         self.limit = limit
         self.out_of = "ratelimit"
+        self.limited_models: tuple[str, ...] = ()
         self._reset = reset
         self.api_key = api_key
         self._models = models
@@ -176,14 +178,17 @@ class FakeOpenAI(FakeService):
             said = {"message": f"The model `{model}` does not exist", "code": "model_not_found"}
             return error(404, {**said, "type": "invalid_request_error"})
         word = (told_by(body).split() or [""])[-1]
-        if self.limit is not None:
+        if self.limit is not None and self._is_limited(body):
             word = self.out_of if self.limit <= 0 else word
             self.limit -= 1
-        return refused(word, self._headers())
+        return refused(word, self._headers(body))
 
-    def _headers(self) -> dict[str, str]:
+    def _is_limited(self, body: Mapping[str, Any]) -> bool:
+        return not self.limited_models or body.get("model") in self.limited_models
+
+    def _headers(self, body: Mapping[str, Any]) -> dict[str, str]:
         headers = {"x-request-id": f"req_{next(self._numbers)}"}
-        if self.limit is not None:
+        if self.limit is not None and self._is_limited(body):
             headers |= {
                 "x-ratelimit-remaining-requests": str(max(0, self.limit)),
                 "x-ratelimit-reset-requests": self._reset,
@@ -195,17 +200,17 @@ class FakeOpenAI(FakeService):
     async def _chat(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         chat = Chat(f"chatcmpl-{next(self._numbers)}", seen.body)
         if not seen.body.get("stream"):
-            return web.json_response(chat.whole(), headers=self._headers())
+            return web.json_response(chat.whole(), headers=self._headers(seen.body))
         return await self._stream(request, seen, self._paced(chat.chunks()), named=False)
 
     async def _paint(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         if seen.body.get("stream") in (True, "true"):
             events = self._paced(painting(seen.kind, seen.body))
             return await self._stream(request, seen, events, named=True)
-        return web.json_response(painted(seen.body, f"{self.url}/picture.png"), headers=self._headers())
+        return web.json_response(painted(seen.body, f"{self.url}/picture.png"), headers=self._headers(seen.body))
 
     async def _embed(self, _: web.Request, seen: Seen) -> web.StreamResponse:
-        return web.json_response(embedded(seen.body), headers=self._headers())
+        return web.json_response(embedded(seen.body), headers=self._headers(seen.body))
 
     # -- responses -----------------------------------------------------------------------------------------------
 
@@ -218,7 +223,7 @@ class FakeOpenAI(FakeService):
         else:
             await self._write(stored, seen.body)
         if not seen.body.get("stream"):
-            return web.json_response(stored.response, headers=self._headers())
+            return web.json_response(stored.response, headers=self._headers(seen.body))
         return await self._stream(request, seen, stored.follow(0), named=True)
 
     async def _write(self, stored: Stored, body: Mapping[str, Any]) -> None:
@@ -255,7 +260,7 @@ class FakeOpenAI(FakeService):
     async def _stream(
         self, request: web.Request, seen: Seen, events: AsyncIterator[Mapping[str, Any]], *, named: bool
     ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream", **self._headers()})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", **self._headers(seen.body)})
         await response.prepare(request)
         async for event in events:
             if seen.sent == self.faults.cut_after and request.transport is not None:
