@@ -3,6 +3,7 @@
 --- argv: prefix worker
 
 local LOOK_MIN, LOOK_MAX = 4, 1024
+local WARMER_MAX = 32
 -- A lane that is looked at by turn, whoever serves it, costs as much as so many lanes of an intersection.
 local LOOK_COSTS = 4
 
@@ -10,11 +11,18 @@ local served = prefix .. 'worker:' .. worker .. ':lanes'
 local lanes_found, all_seen = {}, false
 -- How many lanes were looked at, and the turn (by rank: the rank) of the last one.
 local looked_at, seen_to = 0, nil
--- All lanes that are served and have jobs, by rank, once they were asked for; and those of them that were found before.
-local by_rank, known = nil, {}
-local first_window, window, served_count, least_penalty_us
+-- All lanes that are served and have jobs, by rank, once they were asked for.
+local by_rank
+-- No lane that was not found yet has a smaller penalty; nil: this was not looked at.
+local least_penalty_us
+local known = {}
+local first_window, window, served_count
 
 local function add_lane(lane, turn, penalty_ms)
+  if known[lane] then
+    return
+  end
+  known[lane] = true
   local penalty_us = penalty_ms * 1000
   lanes_found[#lanes_found + 1] = {
     lane = lane, service = string.match(lane, '^[^@]+'), penalty_us = penalty_us, rank = turn + penalty_us,
@@ -39,19 +47,38 @@ local function look_by_rank()
   if not by_rank then
     by_rank = redis.call('ZINTER', '2', heads_key, served, 'WEIGHTS', '1', '1000')
     looked_at, window, least_penalty_us = 0, first_window, 0
-    for _, found in ipairs(lanes_found) do
-      known[found.lane] = true
-    end
   end
   for i = looked_at + 1, math.min(looked_at + window, #by_rank) do
     local lane = by_rank[i]
     local turn, penalty_ms = redis.call('ZSCORE', heads_key, lane), redis.call('ZSCORE', served, lane)
-    if not known[lane] then
-      add_lane(lane, turn, penalty_ms)
-    end
+    add_lane(lane, turn, penalty_ms)
     seen_to = turn + penalty_ms * 1000
   end
   all_seen = looked_at + window >= #by_rank
+end
+
+local function look_further()
+  if looked_at > 0 and not served_count then
+    served_count = redis.call('ZCARD', served)
+  end
+  if by_rank or (looked_at > 0 and (looked_at + window) * LOOK_COSTS > served_count) then
+    look_by_rank()
+  else
+    look_by_turn()
+  end
+  looked_at, window = looked_at + window, math.min(4 * window, LOOK_MAX)
+end
+
+-- The lanes of this worker with smaller penalties than that of the best one so far: only those may be better and later.
+local function look_at_warmer(best)
+  local warmer = redis.call('ZRANGE', served, '-inf', '(' .. best.penalty_us / 1000, 'BYSCORE', 'LIMIT', 0, WARMER_MAX, 'WITHSCORES')
+  for i = 1, #warmer, 2 do
+    local turn = redis.call('ZSCORE', heads_key, warmer[i])
+    if turn then
+      add_lane(warmer[i], turn, warmer[i + 1])
+    end
+  end
+  least_penalty_us = #warmer == 2 * WARMER_MAX and warmer[#warmer] * 1000 or best.penalty_us
 end
 
 -- The best lane that is usable, and the rank at which another one would be better (nil: there is no other).
@@ -74,25 +101,17 @@ local function best_lane(usable, most)
     if all_seen then
       return best, second
     end
-    if best then
+    if best and best.penalty_us > 0 and not least_penalty_us then
+      look_at_warmer(best)
+    elseif best then
       -- No lane that was not found yet has a better rank than this.
-      local bound = seen_to
-      if best.penalty_us > 0 then
-        least_penalty_us = least_penalty_us or redis.call('ZRANGE', served, '0', '0', 'WITHSCORES')[2] * 1000
-        bound = bound + least_penalty_us
-      end
+      local bound = best.penalty_us > 0 and seen_to + least_penalty_us or seen_to
       if best.rank <= bound then
         return best, math.min(second or bound, bound)
       end
-    end
-    if looked_at > 0 and not served_count then
-      served_count = redis.call('ZCARD', served)
-    end
-    if by_rank or (looked_at > 0 and (looked_at + window) * LOOK_COSTS > served_count) then
-      look_by_rank()
+      look_further()
     else
-      look_by_turn()
+      look_further()
     end
-    looked_at, window = looked_at + window, math.min(4 * window, LOOK_MAX)
   end
 end
