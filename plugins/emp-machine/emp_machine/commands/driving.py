@@ -25,12 +25,15 @@ from emp_machine.processes.choosing import end_other_managers
 from emp_machine.processes.interface import ProcessState
 from emp_machine.processes.probing import Probe, all_probes, health_probes
 from emp_machine.processes.roster import Known, Roster, expanded, known
+from emp_machine.processes.tailing import last_lines
 from emp_machine.processes.watching import Watcher
 
 __all__ = ["hub_of", "reload", "start", "stop"]
 
 _LOOK_S = 0.2
 _LIVE_S = 30.0
+_TRIES = 3
+"""How often a process may be begun, by its manager, until it works."""
 
 
 async def start(here: Here, words: Sequence[str], env_file: Path | None) -> None:
@@ -168,11 +171,14 @@ async def _until_another(here: Here, name: str, sessions: _Sessions, before: str
 
 async def _until_well(here: Here, name: str, probe: Probe | None) -> None:
     limit_s = _LIVE_S if probe is None else probe.start_s
+    pids: set[int | None] = {None}
+    [log] = [one.log for one in here.roster.processes if one.name == name]
     with anyio.move_on_after(limit_s):
         while True:
             [found] = await here.manager.status(name)
-            if found.state is ProcessState.FAILED:
-                raise _not_well(name, found.reason or "it ended again and again")
+            pids.add(found.pid)
+            if found.state is ProcessState.FAILED or len(pids) > _TRIES + 1:
+                raise _not_well(name, found.reason or ": ".join(["it ended again and again", *last_lines(log, 1)]))
             if found.pid is not None and (probe is None or await probe.ask()):
                 return
             await anyio.sleep(_LOOK_S)

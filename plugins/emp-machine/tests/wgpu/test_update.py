@@ -105,7 +105,6 @@ def test_new_code_comes_to_the_workers_one_by_one_and_ends_where_one_does_not_co
     assert "with what they had loaded before: worker-echo-gpu1" in error["message"]
     assert "`emp machine update emp-trial==2.0` goes back" in error["hint"]
     assert error["details"]["left"] == ["worker-echo-gpu1"]
-    assert machine.wgpu("status", "0").returncode == 3
     assert machine.wgpu("status", "1").returncode == 0
     assert machine.pid(1) == second[1], "the other was left alone"
 
