@@ -36,6 +36,7 @@ from emp_openai.waiting import while_it_lives
 
 __all__ = ["Account", "LimitAhead", "Pool"]
 
+_MODELS_KEPT = 512
 _NO_LIST = (403, 404, 405, 501)
 """Servers that have no list of models, and those that do not show it to every key, are there all the same."""
 
@@ -122,6 +123,8 @@ class Account(HTTPConnector):
 
     def allowance(self, model: str) -> Allowance:
         """What may still be sent for a model: limits are told and counted by model."""
+        if model not in self._allowances and len(self._allowances) >= _MODELS_KEPT:
+            del self._allowances[next(iter(self._allowances))]
         return self._allowances.setdefault(model, Allowance())
 
     @property

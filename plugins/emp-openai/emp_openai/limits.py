@@ -52,7 +52,7 @@ class Allowance:
         self._left = math.inf
         self._limit = math.inf
         self._resets_at = 0.0
-        self._used_at = clock()
+        self._used_at = -math.inf
 
     @property
     def is_used(self) -> bool:
