@@ -23,7 +23,7 @@ __all__ = ["claims", "wakes"]
 _SERVICE = "noop"
 _LANES = 300
 _FEW, _MANY = 10, 60
-"""Claims intersect while either side has 48 lanes or fewer, and scan beyond that: both ways are measured."""
+"""Claims look at the first lanes by turn, and intersect with those that are served when these are none of them."""
 _CLAIMS = 60
 _FILL = 5000
 _LONG_LEASE_S = 3600.0
