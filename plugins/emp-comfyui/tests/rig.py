@@ -24,7 +24,7 @@ Graph = dict[str, Any]
 
 BY_FRAMES = {"EMP_COMFYUI_POLL_S": "30"}
 """Polls so seldom that only frames can tell."""
-QUICK = {"EMP_COMFYUI_POLL_S": "0.02", "EMP_COMFYUI_GONE_S": "0.2", "EMP_COMFYUI_STALL_S": "1"}
+QUICK = {"EMP_COMFYUI_POLL_S": "0.02", "EMP_COMFYUI_GONE_S": "0.2", "EMP_COMFYUI_STALL_S": "5"}
 
 
 @frozen
