@@ -14,7 +14,7 @@ from typing import Any
 from attrs import define, field
 
 EMP = (sys.executable, "-m", "emp_core.cli")
-_READY_S = 60.0
+_LONG_S = 180.0
 _END_S = 60.0
 
 
@@ -90,7 +90,7 @@ class Box:
     def emp(self, *arguments: str) -> dict[str, Any]:
         """A command with ``--json``; gives the document."""
         done = subprocess.run(
-            [*EMP, *arguments, "--json"], env=self.environ, capture_output=True, text=True, timeout=60, cwd=self.folder
+            [*EMP, *arguments, "--json"], env=self.environ, capture_output=True, text=True, timeout=_LONG_S, cwd=self.folder
         )
         document: dict[str, Any] = json.loads(done.stdout)
         return {**document, "code": done.returncode}
