@@ -90,7 +90,12 @@ class Box:
     def emp(self, *arguments: str) -> dict[str, Any]:
         """A command with ``--json``; gives the document."""
         done = subprocess.run(
-            [*EMP, *arguments, "--json"], env=self.environ, capture_output=True, text=True, timeout=_LONG_S, cwd=self.folder
+            [*EMP, *arguments, "--json"],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=_LONG_S,
+            cwd=self.folder,
         )
         document: dict[str, Any] = json.loads(done.stdout)
         return {**document, "code": done.returncode}
