@@ -217,8 +217,8 @@ def identity_of_a_machine() -> Iterator[Mapping[str, str]]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is called in the class
+            """Nothing is logged."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         serving = threading.Thread(target=server.serve_forever)
