@@ -78,6 +78,7 @@ async def _start_anew(here: Here, words: Sequence[str], env_file: Path | None) -
         await end_other_managers(here.manager, environment())
         await here.manager.apply(plan.processes)
         processes = [one for one in plan.processes if one.name in chosen]
+        why = ""
         async with (
             _redis(plan.environ["HUB_REDIS_URL"], here.settings) as redis,
             httpx.AsyncClient(trust_env=False) as http,
@@ -87,8 +88,9 @@ async def _start_anew(here: Here, words: Sequence[str], env_file: Path | None) -
             group.start_soon(watcher.run)
             await watcher.until(lambda: watcher.settled)
             group.cancel_scope.cancel()
-        if watcher.hopeless:
-            why = "; ".join(f"{name}: {one.reason}" for name, one in watcher.verdicts.items() if one.reason)
+            if watcher.hopeless:
+                why = "; ".join(f"{name}: {one.reason}" for name, one in watcher.verdicts.items() if one.reason)
+        if why:
             raise MachineError(
                 f"no worker runs: {why}",
                 hint="`emp machine logs` shows what they said, `emp machine install` installs what is missing",

@@ -1,5 +1,6 @@
 """``worker.pid`` in a worker's folder: for people and their scripts to read. Nothing here ever reads it."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def note_pids(workers: Iterable[Process | Known], pids: Mapping[str, int | None]
                 file.unlink(missing_ok=True)
             elif _said(file) != f"{pid}\n":
                 file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh = file.with_suffix(".part")
+                fresh = file.with_name(f".{file.name}.{os.getpid()}")
                 fresh.write_text(f"{pid}\n", encoding="ascii")
                 fresh.replace(file)
         except OSError as error:

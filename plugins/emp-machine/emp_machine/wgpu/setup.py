@@ -1,5 +1,6 @@
 """`wgpu setup`: the folders of workers, and the scripts that people call by their paths."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -47,11 +48,12 @@ def write_scripts(root: Path) -> tuple[Path, ...]:
 
 def _script(root: Path, module: str) -> str:
     # cron's PATH knows few programs; PM2 and Node.js are found where they were found when this was written.
-    path = environment().get("PATH", "")
+    folders = [one for one in environment().get("PATH", "").split(os.pathsep) if Path(one).is_absolute()]
+    path = shlex.quote(os.pathsep.join(folders or ["/usr/bin", "/bin"]))
     return (
         "#!/bin/sh\n"
         "# Written by `wgpu setup`.\n"
         f"export EMP_MACHINE_ROOT={shlex.quote(str(root))}\n"
-        f'export PATH="${{PATH:+$PATH:}}"{shlex.quote(path)}\n'
+        f'export PATH="${{PATH:+$PATH:}}"{path}\n'
         f'exec {shlex.quote(sys.executable)} -m {module} "$@"\n'
     )

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from emp_machine.processes.choosing import find_pm2
 
-from .echoes import EchoMachine
-
-NO_PM2 = "PM2 was not found: `make .venv/node/.ready` installs it; it needs npm"
+from .echoes import NO_PM2, EchoMachine
 
 
 @pytest.fixture(scope="module")

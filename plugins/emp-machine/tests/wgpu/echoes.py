@@ -13,7 +13,9 @@ import anyio
 import psutil
 from attrs import define, field
 
-__all__ = ["EchoMachine", "lives", "until"]
+__all__ = ["NO_PM2", "EchoMachine", "lives", "until"]
+
+NO_PM2 = "PM2 was not found: `make .venv/node/.ready` installs it; it needs npm"
 
 _LIMIT_S = 90.0
 _MAPPING = {

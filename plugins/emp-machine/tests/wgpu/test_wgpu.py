@@ -1,5 +1,6 @@
 """`wgpu` and `worker` look after workers by the numbers of their GPUs, and own nothing themselves."""
 
+import json
 import os
 import re
 import signal
@@ -13,11 +14,12 @@ import anyio
 import click
 import pytest
 from click.testing import CliRunner
+from emp_machine.processes.choosing import find_pm2
 from emp_machine.processes.remains import find_remains
 from emp_machine.wgpu.command import wgpu
 from emp_machine.wgpu.worker import worker
 
-from .echoes import EchoMachine, lives, until
+from .echoes import NO_PM2, EchoMachine, lives, until
 
 RUNS = r"worker_gpu{gpu} running (\d+) worker-echo-gpu{gpu}\n"
 STOPPED = "worker_gpu{gpu} stopped - worker-echo-gpu{gpu}\n"
@@ -71,7 +73,11 @@ def test_a_worker_is_started_restarted_and_stopped_by_the_number_of_its_gpu(eith
 def test_all_are_meant_where_no_gpu_is_named(machine: EchoMachine) -> None:
     started = machine.wgpu("start")
     assert [pid_in(started.stdout, gpu) for gpu in (0, 1)] == [machine.pid(0), machine.pid(1)]
-    assert machine.wgpu("status", "all").returncode == 0
+    status = machine.wgpu("status", "all", "--json")
+    assert status.returncode == 0
+    assert [(one["gpu"], one["state"], one["pid"]) for one in json.loads(status.stdout)["data"]["workers"]] == [
+        (gpu, "running", machine.pid(gpu)) for gpu in (0, 1)
+    ]
     assert machine.wgpu("stop", "all").stdout == STOPPED.format(gpu=0) + STOPPED.format(gpu=1)
 
 
@@ -163,6 +169,23 @@ def test_setup_makes_folders_and_scripts_that_cron_can_call(machine: EchoMachine
     assert from_cron("wgpu", "status", "0").stdout == STOPPED.format(gpu=0)
     assert from_cron("worker", "start").returncode == 2
     assert from_cron("worker", "status", "7").returncode == 2
+
+
+def test_a_pm2_that_cannot_be_found_is_not_taken_for_none(tmp_path: Path, redis_url: str, namespace: str) -> None:
+    if find_pm2(os.environ) is None:
+        pytest.skip(NO_PM2)
+    machine = EchoMachine(tmp_path, redis_url, namespace, "pm2")
+    try:
+        assert machine.wgpu("start", "0").returncode == 0
+        pid = machine.pid(0)
+        assert pid is not None
+        for command in ("status", "stop", "start"):
+            refused = machine.wgpu(command, "0", PATH=str(tmp_path), EMP_PROCESS_MANAGER="auto")
+            assert refused.returncode == 2
+            assert "PM2 keeps the processes of this machine, and it or Node.js is not on this PATH" in refused.stderr
+        assert lives(pid)
+    finally:
+        machine.end()
 
 
 def test_a_state_that_nobody_can_tell_has_a_code_of_its_own(tmp_path: Path, redis_url: str, namespace: str) -> None:
