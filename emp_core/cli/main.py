@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
@@ -72,26 +72,10 @@ class _Commands(click.Group):
         if self._asked_plugins:
             return
         self._asked_plugins = True
-        if not _some_plugin_has_commands():
-            return
-        from emp_core.errors import EmpError
-        from emp_core.plugins.manager import load_plugins
+        from emp_core.plugins.commands import add_commands  # only where plugins are asked
 
-        try:
-            problems: Sequence[EmpError] = load_plugins().add_commands(self)
-        except EmpError as error:  # the core's own commands work without any plugin
-            problems = (error,)
-        for problem in problems:
+        for problem in add_commands(self):
             warn(problem.message)
-
-
-def _some_plugin_has_commands() -> bool:
-    """Loading plugins in earnest imports much more than their cheap modules."""
-    for point in entry_points(group="emp_core.plugins"):
-        with contextlib.suppress(Exception, SystemExit):  # `emp plugins` explains what does not load
-            if hasattr(point.load(), "emp_add_commands"):
-                return True
-    return False
 
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -5,7 +5,6 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import click
 import pluggy
 from attrs import field, frozen
 
@@ -162,37 +161,6 @@ class Plugins:
             else:
                 found += (answer for answer in answers if isinstance(answer, Demo))
         return tuple(found)
-
-    def add_commands(self, cli: click.Group) -> tuple[PluginError, ...]:
-        """Let every plugin add its commands to ``cli``.
-
-        A plugin that raises, or takes the name of a command that is there, loses what it added. Returns what went
-        wrong, for the caller to show; the command line works without it.
-        """
-        return tuple(problem for plugin in self.loaded if (problem := self._add_commands_of(plugin, cli)))
-
-    def _add_commands_of(self, plugin: LoadedPlugin, cli: click.Group) -> PluginError | None:
-        before = dict(cli.commands)
-        taken = set(cli.list_commands(click.Context(cli)))
-        try:
-            call_hook(self._manager, plugin.name, "emp_add_commands", cli=cli)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
-            problem = PluginError(
-                f"the plugin {plugin.name} failed in emp_add_commands: {type(error).__name__}: {error}"
-            )
-            problem.__cause__ = error
-        else:
-            clashes = sorted(
-                name for name, made in cli.commands.items() if name in taken and before.get(name) is not made
-            )
-            if not clashes:
-                return None
-            problem = PluginError(
-                f"the plugin {plugin.name} adds a command that is there already: {', '.join(clashes)} (emp_add_commands)"
-            )
-        cli.commands.clear()
-        cli.commands.update(before)
-        return problem
 
     def job_finished(self, job: Job, outcome: Outcome) -> None:
         """Tell every plugin that an outcome was recorded. What one of them raises is logged, and the others are told."""

@@ -12,6 +12,7 @@ from emp_core.connectors.echo import EchoConnector
 from emp_core.errors import PluginError, ServiceUnavailable
 from emp_core.jobs.codec import decode_job
 from emp_core.jobs.outcomes import Cancelled
+from emp_core.plugins.commands import add_commands
 from emp_core.plugins.manager import load_plugins
 from emp_core.plugins.offline import OfflinePlugin
 
@@ -272,7 +273,7 @@ def test_plugins_add_commands_and_one_that_fails_or_clashes_loses_only_its_own(i
     install("two", source.format("jobs", "pass"))
     install("three", source.format("half", "raise RuntimeError('broken')"))
     cli = click.Group(commands={"jobs": (jobs := click.Command("jobs"))})
-    problems = load_plugins().add_commands(cli)
+    problems = add_commands(cli)
     assert {"jobs", "fine"} <= set(cli.commands)
     assert "half" not in cli.commands
     assert cli.commands["jobs"] is jobs
