@@ -21,6 +21,7 @@ from emp_machine.errors import MachineError
 from emp_machine.holding import hold, holder
 from emp_machine.plan.here import plan_here
 from emp_machine.plan.redis import REDIS
+from emp_machine.processes.by_hand import note_ended_by_hand
 from emp_machine.processes.choosing import end_other_managers
 from emp_machine.processes.interface import ProcessState
 from emp_machine.processes.probing import Probe, all_probes, health_probes
@@ -28,7 +29,7 @@ from emp_machine.processes.roster import Known, Roster, expanded, known
 from emp_machine.processes.tailing import last_lines
 from emp_machine.processes.watching import Watcher
 
-__all__ = ["hub_of", "reload", "start", "stop"]
+__all__ = ["hub_of", "reload", "restart", "start", "stop"]
 
 _LOOK_S = 0.2
 _LIVE_S = 30.0
@@ -110,6 +111,7 @@ async def stop(here: Here, words: Sequence[str]) -> None:
     if not await here.manager.runs():
         return
     meant = here.names(words) or here.roster.names
+    await _note(here, meant)
     workers = [one.name for one in here.roster.processes if one.worker and one.name in meant]
     if workers:
         await here.manager.stop(*workers)
@@ -117,6 +119,26 @@ async def stop(here: Here, words: Sequence[str]) -> None:
         await here.manager.stop(*others)
     if not words and holder(here.root) is None:
         await here.manager.shutdown()
+
+
+async def restart(here: Here, words: Sequence[str]) -> None:
+    """End processes and start them again, side by side.
+
+    Args:
+        words: what `expanded` takes; none: all.
+
+    Raises:
+        ConfigError: a word stands for nothing.
+        MachineError: something does not end, or cannot be started.
+    """
+    names = here.names(words)
+    await _note(here, names)
+    await here.manager.restart(*names)
+
+
+async def _note(here: Here, names: Sequence[str]) -> None:
+    """Let whoever watches know that these do not end by themselves."""
+    note_ended_by_hand(here.root, await here.manager.status(*names))
 
 
 async def reload(here: Here, names: Sequence[str], on_well: Callable[[str], None]) -> None:
@@ -143,6 +165,7 @@ async def reload(here: Here, names: Sequence[str], on_well: Callable[[str], None
                 await _until_another(here, name, sessions, before[name])
             on_well(name)
 
+        await _note(here, names)
         await here.manager.reload(*names, until_well=until_well)
 
 

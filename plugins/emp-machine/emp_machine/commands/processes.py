@@ -102,7 +102,7 @@ def restart(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int
     here = find_here(env_file)
 
     async def run() -> tuple[ProcessStatus, ...]:
-        await here.manager.restart(*here.names(names))
+        await driving.restart(here, names)
         return await here.manager.status(*here.names(names))
 
     show(here, run_async(run), as_json=as_json)

@@ -109,8 +109,12 @@ class Care:
         """It cannot be started yet."""
         self._stand(Standing.WAITING, reason)
 
-    def seen(self, status: ProcessStatus, now_s: float) -> Deed:
-        """Take into account what the process manager says of it."""
+    def seen(self, status: ProcessStatus, now_s: float, *, by_hand: int | None = None) -> Deed:
+        """Take into account what the process manager says of it.
+
+        Args:
+            by_hand: the last process that somebody has ended by hand, to start it again or not.
+        """
         if status.state is ProcessState.FAILED:
             return (
                 self._due(now_s)
@@ -122,7 +126,7 @@ class Care:
         if status.pid is None:
             return Deed.NOTHING  # it ended, and its manager starts it again: another pid will tell
         if status.pid != self._pid:
-            return self._another(status, now_s)
+            return self._another(status, now_s, by_hand)
         if self.start_s is None and now_s - self._begun_s >= self.patience.settle_s:
             self._is_well(now_s)
         self._calm(now_s)
@@ -152,9 +156,9 @@ class Care:
 
     # -- what follows --------------------------------------------------------------------------------------------
 
-    def _another(self, status: ProcessStatus, now_s: float) -> Deed:
+    def _another(self, status: ProcessStatus, now_s: float, by_hand: int | None) -> Deed:
         """There is another process than before. Unless it was asked for, the one before ended by itself."""
-        ended_by_itself = self._pid is not None and not self._asked
+        ended_by_itself = self._pid not in (None, by_hand) and not self._asked
         was_given_up = self.verdict.standing in (Standing.GIVEN_UP, Standing.STOPPED)
         self._pid = status.pid
         self._asked = False

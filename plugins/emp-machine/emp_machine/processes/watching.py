@@ -9,6 +9,7 @@ from anyio.abc import TaskGroup
 from emp_core.log.logger import get_logger
 from emp_machine.errors import MachineError
 from emp_machine.plan.model import Process, ProcessKind
+from emp_machine.processes.by_hand import ended_by_hand
 from emp_machine.processes.care import Care, Deed, Patience, Standing, Verdict
 from emp_machine.processes.interface import ProcessManager, ProcessStatus
 from emp_machine.processes.probing import Probe
@@ -120,13 +121,14 @@ class Watcher:
             log.warning("the process manager does not answer", error=str(error))
             return
         self._on_look(statuses)
+        by_hand = ended_by_hand(self._manager.root)
         for status in statuses:
             care = self._cares.get(status.name)
             if care is None or status.name in self._busy:
                 continue
             if care.verdict.standing is Standing.WAITING and not status.state.lives:
                 continue
-            self._do(care.seen(status, self._now()), status.name, group)
+            self._do(care.seen(status, self._now(), by_hand=by_hand.get(status.name)), status.name, group)
         self._begin_what_can(group)
         self._tell()
 

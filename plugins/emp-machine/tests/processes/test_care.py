@@ -167,6 +167,14 @@ def test_one_that_ends_while_nobody_can_tell_whether_it_works_is_not_given_up() 
     assert [care.seen(running(pid), pid * 60) for pid in range(50, 54)][-1] is Deed.STOP
 
 
+def test_one_that_somebody_restarted_between_two_looks_did_not_end_by_itself() -> None:
+    care = well(begun())
+    assert care.seen(running(2), 2, by_hand=1) is Deed.NOTHING
+    assert (standing(care), care.verdict.reason, care.verdict.restarts) == (Standing.STARTING, "", 0)
+    care.seen(running(3), 3, by_hand=1)
+    assert care.verdict.reason == "it ended by itself"
+
+
 def test_what_somebody_stops_before_its_restart_is_not_restarted() -> None:
     care = begun()
     care.checked(False, "no answer", 10)

@@ -5,11 +5,13 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
 import pytest
 from emp_machine.plan.model import Process
+from emp_machine.processes.by_hand import note_ended_by_hand
 from emp_machine.processes.care import Patience, Standing
 from emp_machine.processes.interface import ProcessState
 from emp_machine.processes.probing import health_probes
@@ -38,10 +40,10 @@ async def manager(root: Path) -> AsyncIterator[SupervisorManager]:
 
 
 @asynccontextmanager
-async def watched(manager: SupervisorManager, *processes: Process) -> AsyncIterator[Watcher]:
+async def watched(manager: SupervisorManager, *processes: Process, **options: Any) -> AsyncIterator[Watcher]:
     await manager.apply(processes)
     async with httpx.AsyncClient(trust_env=False) as client, anyio.create_task_group() as group:
-        watcher = Watcher(manager, processes, health_probes(processes, client), patience=QUICK)
+        watcher = Watcher(manager, processes, health_probes(processes, client), patience=QUICK, **options)
         group.start_soon(watcher.run)
         yield watcher
         group.cancel_scope.cancel()
@@ -153,6 +155,18 @@ async def test_what_somebody_stops_is_left_alone(manager: SupervisorManager, roo
         await until(lambda: standings(watcher) == {"one": Standing.STOPPED})
         await manager.start("one")
         await until(lambda: all_well(watcher))
+
+
+async def test_what_somebody_restarts_did_not_end_by_itself(manager: SupervisorManager, root: Path) -> None:
+    seen: set[int | None] = set()
+    async with watched(manager, subject(root, "one"), on_look=lambda found: seen.add(found[0].pid)) as watcher:
+        await until(lambda: all_well(watcher))
+        before = await pid_of(manager, "one")
+        note_ended_by_hand(root, await manager.status("one"))
+        os.kill(before, signal.SIGKILL)  # nobody can look between its end and the start of the next one
+
+        await until(lambda: seen - {None, before} and all_well(watcher))
+        assert watcher.verdicts["one"].restarts == 0
 
 
 async def test_what_somebody_stopped_stays_so_when_the_manager_dies(manager: SupervisorManager, root: Path) -> None:
