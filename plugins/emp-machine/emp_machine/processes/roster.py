@@ -90,9 +90,10 @@ def expanded(roster: Roster, words: Sequence[str]) -> tuple[str, ...]:
         strangers += [] if meant else [word]
     if strangers:
         services = {one.service: None for one in roster.processes if one.service not in ("", *roster.names)}
+        there = ", ".join((*roster.names, *services, "services", "workers"))
         raise ConfigError(
             f"there is no process {', '.join(map(repr, strangers))} on this machine",
-            hint=f"there are: {', '.join((*roster.names, *services, 'services', 'workers'))}",
+            hint=f"there are: {there}" if roster.processes else "nothing was started here yet: `emp machine up` does",
         )
     return tuple(name for name in roster.names if name in found)
 

@@ -32,3 +32,9 @@ def test_what_a_worker_needs_is_started_before_it_and_nothing_else(box: Box) -> 
     assert running(box) == {"worker-comfyui-gpu0", "worker-comfyui-gpu1"}
     assert box.emp("machine", "start", "worker-comfyui-gpu1")["ok"]
     assert running(box) == {"worker-comfyui-gpu0", "worker-comfyui-gpu1", "comfyui-gpu1"}
+
+
+def test_where_nothing_was_started_a_name_stands_for_nothing(box: Box) -> None:
+    refused = box.emp("machine", "restart", "workers")
+    assert refused["code"] == 2
+    assert refused["error"]["hint"] == "nothing was started here yet: `emp machine up` does"

@@ -118,6 +118,10 @@ class EchoMachine:
         standing: str | None = found["standing"]
         return standing
 
+    def restarts(self) -> list[int]:
+        """How often `emp machine up` has seen workers end by themselves."""
+        return [one["restarts"] for one in self.emp("status", "workers")["data"]["processes"]]
+
     @contextmanager
     def up(self) -> Iterator["subprocess.Popen[str]"]:
         """`emp machine up`, ready; ended by SIGTERM."""

@@ -1,6 +1,8 @@
 """`emp machine update` brings new code to the workers one after another, and stops where one does not come back."""
 
 import json
+import os
+import shutil
 import site
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from emp_machine.testing.packages import write_wheel
+from emp_machine.updating import our_packages
 
 from emp_core import JobQueue, JobSpec, Settings
 from emp_core.jobs.states import JobState
@@ -118,6 +121,27 @@ def test_new_code_comes_to_the_workers_one_by_one_and_ends_where_one_does_not_co
     back = machine.emp("update", wheel("2.0"))
     assert back["data"]["reloaded"] == ["worker-echo-gpu0", "worker-echo-gpu1"]
     assert machine.wgpu("status").returncode == 0
+
+
+def test_without_a_name_the_core_and_all_plugins_are_meant() -> None:
+    assert our_packages()[0] == "emp-core"
+    assert {"emp-machine", "emp-comfyui"} <= set(our_packages())
+    assert len(set(our_packages())) == len(our_packages())
+
+
+def test_an_environment_without_pip_is_served_by_uv(machine: EchoMachine, wheel: Callable[..., str]) -> None:
+    [packages] = (machine.folder / "venv").glob("lib/python*/site-packages")
+    (packages / "no-pip.pth").write_text("import sys; sys.modules['pip'] = None")
+    machine.more = {"PATH": str(machine.folder)}
+    refused = machine.emp("update", wheel("1.0"))
+    assert refused["code"] == 2
+    assert "has no pip, and uv is not on PATH" in refused["error"]["message"]
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if uv is None:
+        pytest.skip("uv was not found: `pip install uv`")
+    machine.more = {"PATH": str(Path(uv).parent), "UV_OFFLINE": "1", "UV_NO_INDEX": "1"}
+    changed = machine.emp("update", wheel("1.0"))["data"]["changed"]
+    assert changed == [{"name": "emp-trial", "before": None, "after": "1.0"}]
 
 
 def test_what_pip_cannot_install_leaves_the_workers_as_they_are(machine: EchoMachine) -> None:

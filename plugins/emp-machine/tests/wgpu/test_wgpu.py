@@ -203,6 +203,16 @@ def test_what_wgpu_stopped_stays_so_while_the_machine_is_held(either: EchoMachin
         assert machine.wgpu("status").returncode == 0
         pids = [machine.pid(0), machine.pid(1)]
         assert None not in pids, "whoever holds the machine writes worker.pid"
+
+        reloaded = machine.emp("reload", "workers")["data"]["processes"]
+        assert {one["pid"] for one in reloaded}.isdisjoint(pids)
+        pids = [one["pid"] for one in reloaded]
+
+        async def well() -> None:
+            await until(lambda: (machine.standing(0), machine.standing(1)) == ("well", "well"))
+
+        anyio.run(well)
+        assert machine.restarts() == [0, 0], "nothing has ended by itself"
         assert machine.wgpu("stop", "0").returncode == 0
 
         async def left_alone_while_the_other_is_healed() -> None:
