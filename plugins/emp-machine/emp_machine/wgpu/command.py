@@ -50,7 +50,7 @@ def wgpu() -> None:
 @env_file_option
 @json_option
 def start(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
-    """Start workers that do not run, with the services that they need.
+    """Start workers, and the services that they need.
 
     What runs stays as it is, and counts as started.
 
@@ -104,9 +104,9 @@ def restart(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
 @env_file_option
 @json_option
 def status(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
-    """Show whether workers run, a line for each: its folder, its state, its process id, its name.
+    """Show whether workers run.
 
-    The state is `running`, `starting`, `stopping`, `stopped` or `failed`. Exit 0: all of them run; 3: one does not; 4: nobody
+    There is a line for each: its folder, its state, its process id or a dash, its name. The state is `running`, `starting`, `stopping`, `stopped` or `failed`. Exit 0: all of them run; 3: one does not; 4: nobody
     can tell.
 
     \b
@@ -143,9 +143,9 @@ def logs(gpu_id: int | str, lines: int, follow: bool, env_file: Path | None, as_
 @env_file_option
 @json_option
 def setup(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
-    """Make the folders of workers, and the scripts `wgpu` and `worker` in the folder `scripts`.
+    """Make workers' folders, and scripts to look after them.
 
-    The scripts speak of this machine wherever they are called from, cron included.
+    The scripts `wgpu` and `worker` are in the folder `scripts` of the machine's folder, and speak of this machine wherever they are called from, cron included.
 
     \b
     Examples:
@@ -161,9 +161,9 @@ def setup(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
 @env_file_option
 @json_option
 def count(env_file: Path | None, as_json: bool) -> int:
-    """Print how many GPUs this machine's services may have, and nothing else.
+    """Print how many GPUs services may have here.
 
-    NUM_GPUS, GPU_ID and GPU_MODE are heeded. `emp machine gpus` tells what they are.
+    It prints the number and nothing else. NUM_GPUS, GPU_ID and GPU_MODE are heeded. `emp machine gpus` tells what they are.
 
     \b
     Examples:

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from emp_machine.processes.choosing import find_pm2
 from emp_machine.processes.remains import find_remains
 from emp_machine.wgpu.command import wgpu
+from emp_machine.wgpu.telling import NOT_RUNNING, UNKNOWN
 from emp_machine.wgpu.worker import worker
 
 from .echoes import NO_PM2, EchoMachine, lives, until
@@ -240,3 +241,12 @@ def test_every_help_shows_examples(command: click.Command) -> None:
     shown = CliRunner().invoke(command, ["--help"])
     assert shown.exit_code == 0
     assert "Examples:" in shown.output
+
+
+def test_every_command_and_exit_code_is_on_the_page() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "reference" / "machine.md").read_text(encoding="utf-8")
+    section = page.partition("\n## wgpu\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\| `wgpu (\w+)` \|", section, re.MULTILINE)
+    assert sorted(shown) == sorted(wgpu.commands)
+    codes = re.findall(r"^\| `(\d)` \|", section, re.MULTILINE)
+    assert [int(code) for code in codes] == [0, 1, 2, NOT_RUNNING, UNKNOWN]
