@@ -106,7 +106,8 @@ def restart(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
 def status(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
     """Show whether workers run.
 
-    There is a line for each: its folder, its state, its process id or a dash, its name. The state is `running`, `starting`, `stopping`, `stopped` or `failed`. Exit 0: all of them run; 3: one does not; 4: nobody
+    There is a line for each: its folder, its state, its process id or a dash, its name. The state is `running`,
+    `starting`, `stopping`, `stopped` or `failed`. Exit 0: all of them run; 3: one does not; 4: nobody
     can tell.
 
     \b
@@ -145,12 +146,14 @@ def logs(gpu_id: int | str, lines: int, follow: bool, env_file: Path | None, as_
 def setup(gpu_id: int | str, env_file: Path | None, as_json: bool) -> int:
     """Make workers' folders, and scripts to look after them.
 
-    The scripts `wgpu` and `worker` are in the folder `scripts` of the machine's folder, and speak of this machine wherever they are called from, cron included.
+    The scripts `wgpu` and `worker` are in the folder `scripts` of the machine's folder, and speak of this machine
+    wherever they are called from, cron included.
 
     \b
     Examples:
       WORKERS=comfyui wgpu setup all
-      EMP_MACHINE_ROOT=/workspace WORKERS=comfyui wgpu setup 0 && /workspace/scripts/worker start 0
+      export EMP_MACHINE_ROOT=/workspace WORKERS=comfyui
+      wgpu setup 0 && /workspace/scripts/worker start 0
     """
     from emp_machine.wgpu import showing
 
