@@ -157,7 +157,7 @@ async def test_a_command_gets_its_folder_and_variables_and_no_terminal(tmp_path:
 
 
 async def test_a_command_that_fails_tells_how_and_its_last_words(tmp_path: Path):
-    program = "import sys; [print(n) for n in range(100)]; sys.exit('no token=abcdefgh12345')"
+    program = "import sys; [print(n) for n in range(100)]; sys.stdout.flush(); sys.exit('no token=abcdefgh12345')"
     with pytest.raises(InstallError, match="ended with 1: no token=\\(hidden\\)") as caught:
         await told_by(Given(tmp_path, Scripted("one", tmp_path, running(*python(program)))))
     assert caught.value.details["returncode"] == 1

@@ -1,5 +1,6 @@
 """An archive's contents in a folder."""
 
+import os
 import shutil
 import tarfile
 import zipfile
@@ -80,12 +81,33 @@ class Unpack(Step):
                     opened.extractall(into)  # noqa: S202 - zipfile drops what would lead out of the folder
             else:
                 with tarfile.open(self.archive) as archive:
-                    archive.extractall(into, filter="data")
+                    _extract_tar(archive, into)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise InstallError(
                 f"{self.archive} cannot be unpacked: {error}",
                 hint=f"remove {self.archive}, so that it is fetched again",
             ) from error
+
+
+def _extract_tar(archive: tarfile.TarFile, into: Path) -> None:
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(into, filter="data")
+        return
+    # Python before 3.11.4 knows no filters: what they refuse is refused here.
+    members = archive.getmembers()
+    for member in members:
+        target = None
+        if member.islnk():
+            target = into / member.linkname
+        elif member.issym():
+            target = into / Path(member.name).parent / member.linkname
+        for path in (into / member.name, *(() if target is None else (target,))):
+            if not Path(os.path.normpath(path)).is_relative_to(into):
+                raise InstallError(f"{archive.name} holds {member.name!r}, which leads out of its folder")
+        if not (member.isreg() or member.isdir() or member.islnk() or member.issym()):
+            raise InstallError(f"{archive.name} holds {member.name!r}, which is neither a file, a folder nor a link")
+        member.mode &= 0o755
+    archive.extractall(into, members, numeric_owner=True)  # noqa: S202 - each member was looked at
 
 
 def _emptied(folder: Path) -> None:
