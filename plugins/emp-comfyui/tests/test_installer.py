@@ -60,9 +60,9 @@ def asked(tmp_path: Path, files: FileServer, python: str) -> dict[str, Any]:
     write_wheel(wheels, "tiny")
     write_wheel(wheels, "others", "2.5")
     comfyui = new_repository(tmp_path / "origin" / "ComfyUI")
-    comfyui.commit(main_py=MAIN, requirements_txt="tiny\n", models__checkpoints__put_here_txt="")
+    comfyui.commit(main_py=MAIN, requirements_txt="tiny\nothers\n", models__checkpoints__put_here_txt="")
     nodes = new_repository(tmp_path / "origin" / "extra")
-    pin = nodes.commit(nodes_py="NODE_CLASS_MAPPINGS = {}\n", requirements_txt="others\n")
+    pin = nodes.commit(nodes_py="NODE_CLASS_MAPPINGS = {}\n")
     nodes.commit(nodes_py="broken since")
     return {
         "repo_url": comfyui.url,

@@ -84,7 +84,7 @@ def installer(asked: dict[str, Any], folder: Path, **more: Any) -> OllamaDaemonI
 
 
 class TestConformance(InstallerConformance):
-    kills = 5
+    kills = 3
     essential = ("program/bin", "models/blobs")
     ignored = ("*/.emp*",)
 

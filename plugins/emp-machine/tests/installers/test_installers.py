@@ -54,7 +54,7 @@ class TestRedis(InstallerConformance):
 
 
 class TestCommandService(InstallerConformance):
-    kills = 4
+    kills = 3
     essential = ("repo/server.py", "made.txt", "weights/one.bin")
     ignored = ("*/.git/*", "*.emp*")
 
@@ -80,7 +80,7 @@ class TestCommandService(InstallerConformance):
 
 
 class TestA1111(InstallerConformance):
-    kills = 3
+    kills = 2
     essential = ("stable-diffusion-webui/launch.py",)
     ignored = ("*/.git/*", "venv/bin/*", "venv/pyvenv.cfg", "*.pyc", "*/__pycache__*", "*.emp*")
 
