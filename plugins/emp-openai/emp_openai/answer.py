@@ -1,5 +1,6 @@
 """`Answer`: an answer that began well, piece by piece or whole, and whether anything of it may have to be paid for."""
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import httpx
 
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.streams import parsed, server_sent_events
-from emp_core.errors import ConnectionLost, JobFailed
+from emp_core.errors import ConnectionLost, ConnectorError, JobFailed
 from emp_openai.errors import error_of_event
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ __all__ = ["Answer", "event_texts", "is_stream", "object_in"]
 
 _EVENT_STREAM = "text/event-stream"
 _NO_ID = "an answer"
+_LAST_WORD = "[DONE]"
+_EVENT_BYTES = 64 * 2**20
+_END_S = 0.2
+"""How long a connection may take to end after the last word, so that it can be used again."""
 
 
 class Answer:
@@ -102,15 +107,24 @@ def is_stream(response: httpx.Response) -> bool:
 
 
 async def event_texts(account: "Account", response: httpx.Response) -> AsyncIterator[str]:
-    """What the events of an answer hold, without ``[DONE]``, which says nothing.
+    """What the events of an answer hold, up to ``[DONE]``: nothing comes after it, though not every server ends then.
 
     Raises:
-        ConnectionLost, JobFailed: it broke off, fell silent, or is too long.
+        ConnectionLost, JobFailed: it broke off before, fell silent, or is too long.
     """
-    chunks = account.chunks_capped(response, account.max_answer_bytes)
-    async for event in server_sent_events(chunks, silence_s=account.settings.silence_s):
-        if event.data.strip() != "[DONE]":
-            yield event.data
+    most = account.max_answer_bytes
+    chunks = account.chunks_capped(response, most)
+    # A picture is one event: lines are longer than elsewhere.
+    events = server_sent_events(chunks, silence_s=account.settings.silence_s, max_line_bytes=min(most, _EVENT_BYTES))
+    async for event in events:
+        if event.data.strip() == _LAST_WORD:
+            break
+        yield event.data
+    else:
+        return
+    with anyio.move_on_after(_END_S), contextlib.suppress(ConnectorError):
+        async for _ in events:
+            pass
 
 
 def object_in(text: str, endpoint: str) -> Mapping[str, Any]:

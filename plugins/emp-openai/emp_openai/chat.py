@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from emp_core.connectors.context import JobContext
-from emp_core.errors import InvalidJob
+from emp_core.errors import ConnectionLost, InvalidJob
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.completion import Completion, json_in
 from emp_openai.payloads import Chat
@@ -51,13 +51,22 @@ async def _ask(account: "Account", task: Chat, body: Mapping[str, Any], context:
             if piece := completion.take(await answer.whole()):
                 await context.text(piece)
         else:
-            async for event in answer.events():
-                if piece := completion.take(event):
-                    await context.text(piece)
-                known = isinstance(most, int) and most > 0
-                done = min(1.0, completion.pieces / most) if known else 0.0
-                await context.progress(done, completion.stage)
+            try:
+                async for event in answer.events():
+                    if piece := completion.take(event):
+                        await context.text(piece)
+                    known = isinstance(most, int) and most > 0
+                    done = min(1.0, completion.pieces / most) if known else 0.0
+                    await context.progress(done, completion.stage)
+            except ConnectionLost as error:
+                if not completion.is_whole or completion.answers < _answers_asked_for(body):
+                    raise
+                context.log.info("the connection broke after the answer's last word", error=error.message)
         if not completion.is_whole:
             raise account.broke_off(f"POST {_PATH}", said=completion.text[-200:])
         completion.prove_content(account.endpoint, str(body["model"]))
     return completion
+
+
+def _answers_asked_for(body: Mapping[str, Any]) -> int:
+    return count if isinstance(count := body.get("n"), int) else 1

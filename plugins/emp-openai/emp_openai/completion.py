@@ -117,6 +117,11 @@ class Completion:
         return f"{self.pieces} tokens"
 
     @property
+    def answers(self) -> int:
+        """How many answers have begun: as many as were asked for by ``n``."""
+        return len(self._choices)
+
+    @property
     def is_whole(self) -> bool:
         """Whether every choice came to its end. ``[DONE]`` alone says nothing: interrupted answers have it, too."""
         return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())

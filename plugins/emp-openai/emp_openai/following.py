@@ -9,10 +9,10 @@ import anyio
 import httpx
 from attrs import define, field
 
-from emp_core.connectors.context import JobContext, Preview
+from emp_core.connectors.context import JobContext
 from emp_core.errors import ConnectionLost, EmpError, InvalidJob, JobFailed, ServiceBusy, ServiceUnavailable
 from emp_openai.answer import event_texts, is_stream, object_in
-from emp_openai.pictures import picture_of
+from emp_openai.pictures import preview_of
 
 if TYPE_CHECKING:
     from emp_openai.account import Account
@@ -90,7 +90,7 @@ class Following:
             await self.context.text(event["delta"])
             await self.context.progress(0.0, f"{len(self._text)} tokens")
         elif event.get("type") == _PREVIEW and isinstance(event.get("partial_image_b64"), str):
-            preview = Preview(*picture_of(event["partial_image_b64"], self.account.endpoint))
+            preview = preview_of(event["partial_image_b64"], self.account.endpoint)
             await self.context.progress(0.0, "a preview", preview)
 
     def take_response(self, told: Mapping[str, Any], *, background: bool) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from attrs import define, field
 
-from emp_core.connectors.context import JobContext, Preview
+from emp_core.connectors.context import JobContext
 from emp_core.errors import InvalidJob, JobFailed
 from emp_core.jobs.inputs import InputRef
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.payloads import Edit, Image
-from emp_openai.pictures import picture_of, save_picture
+from emp_openai.pictures import picture_of, preview_of, save_picture
 from emp_openai.usage import usage_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ async def _painted(
     doing = f"POST {path}"
     painting = _Painting()
     expected = task.others.get("partial_images", 0)
+    wanted = task.others.get("n")
+    wanted = wanted if isinstance(wanted, int) else 1
     await context.progress(0.0, f"waiting for {model}")
     async with account.post(path, task, model, context, **request) as answer:
         if answer.is_stream:
@@ -85,8 +87,10 @@ async def _painted(
                 if (partial := painting.take(event)) is not None:
                     known = isinstance(expected, int) and expected > 0
                     done = min(0.95, painting.previews / (expected + 1)) if known else 0.0
-                    preview = Preview(*picture_of(partial, account.endpoint))
+                    preview = preview_of(partial, account.endpoint)
                     await context.progress(done, f"preview {painting.previews}", preview)
+                if len(painting.pictures) >= wanted:
+                    break  # whatever becomes of the connection now
             if not painting.pictures:
                 raise account.broke_off(doing)
         else:

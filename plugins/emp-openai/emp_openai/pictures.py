@@ -3,14 +3,14 @@
 import base64
 import binascii
 
-from emp_core.connectors.context import JobContext
+from emp_core.connectors.context import JobContext, Preview
 from emp_core.errors import JobFailed
 from emp_core.inputs.files import Input
 from emp_core.inputs.media_types import HEAD_BYTES, extension_of, settled_type
 from emp_core.jobs.inputs import InputPlace
 from emp_core.jobs.model import Artifact
 
-__all__ = ["as_data_url", "picture_of", "save_picture"]
+__all__ = ["as_data_url", "picture_of", "preview_of", "save_picture"]
 
 
 def picture_of(text: str, endpoint: str) -> tuple[bytes, str]:
@@ -30,6 +30,14 @@ def picture_of(text: str, endpoint: str) -> tuple[bytes, str]:
             details={"reason": "no_picture", "bytes": len(data)},
         )
     return data, found[0]
+
+
+def preview_of(text: str, endpoint: str) -> Preview | None:
+    """A picture of work in progress; None: it is no picture, which is no reason to give the work up."""
+    try:
+        return Preview(*picture_of(text, endpoint))
+    except JobFailed:
+        return None
 
 
 async def save_picture(text: str, index: int, context: JobContext, endpoint: str) -> Artifact:
