@@ -11,6 +11,7 @@ from emp_core.connectors.base import Connector, ServiceConfig
 from emp_core.connectors.context import JobContext
 from emp_core.connectors.http import HTTPConnector, RequestOptions
 from emp_core.connectors.payload_schema import payload_schema
+from emp_core.connectors.websocket import Socket, SocketOptions, WebSocketConnector
 from emp_core.plugins.template import template_files
 from tests.connectors.payload_classes import Everything
 
@@ -36,6 +37,14 @@ def public(kind: type) -> set[str]:
 def test_everything_that_a_connector_has_is_on_the_page_and_nothing_else(kind: type) -> None:
     inherited = {name for base in kind.__mro__[1:] for name in vars(base)} if kind is HTTPConnector else set()
     assert names(PAGE.section(kind.__name__).table) == public(kind) - inherited
+
+
+def test_everything_about_web_sockets_is_on_the_page_and_nothing_else() -> None:
+    opened_by_the_connector = {"run"}
+    kinds = (WebSocketConnector, Socket, SocketOptions)
+    known = {name for kind in kinds for name in (*vars(kind), *vars(kind).get("__annotations__", {}))}
+    shown = names(PAGE.section("WebSocketConnector").table)
+    assert shown == {name for name in known if not name.startswith("_")} - opened_by_the_connector
 
 
 def test_every_option_of_a_request_is_on_the_page() -> None:

@@ -140,6 +140,7 @@ def test_every_field_of_the_service_mapping_is_on_the_page() -> None:
 
 
 COMMANDS = list(all_commands())
+SIMPLE = [(path, command) for path, command in COMMANDS if not isinstance(command, click.Group)]
 
 
 def own_options(command: click.Command) -> set[str]:
@@ -151,6 +152,14 @@ def own_options(command: click.Command) -> set[str]:
 def test_every_command_is_on_the_page_with_its_options(path: tuple[str, ...], command: click.Command) -> None:
     section = page(REFERENCE / "command-line.md").section(f"emp {' '.join(path)}")
     assert section.table.keys() == own_options(command)
+
+
+@pytest.mark.parametrize(("path", "command"), SIMPLE, ids=[" ".join(path) for path, _ in SIMPLE])
+def test_what_a_command_takes_is_on_the_page(path: tuple[str, ...], command: click.Command) -> None:
+    name = f"emp {' '.join(path)}"
+    _options, *takes = command.collect_usage_pieces(click.Context(command))
+    section = page(REFERENCE / "command-line.md").section(name)
+    assert not takes or " ".join((name, *takes)) in section.inline_code
 
 
 def test_every_move_between_states_is_on_the_page() -> None:
