@@ -8,7 +8,7 @@ from emp_core.errors import ConnectionLost, InvalidJob
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.completion import Completion, json_in
 from emp_openai.payloads import Chat
-from emp_openai.pictures import as_data_url
+from emp_openai.pictures import Attached
 from emp_openai.usage import usage_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ async def run(account: "Account", task: Chat, model: str, context: JobContext) -
         ConnectionLost, NotRepeated: the answer has no end: no ``finish_reason``.
         ConnectorError: what the server says.
     """
-    given = {**await context.replace_inputs(task.body(), as_data_url), "model": model}
+    given = {**await context.replace_inputs(task.body(), Attached().as_data_url), "model": model}
     options = given.get("stream_options")
     with_usage = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     try:

@@ -13,7 +13,7 @@ from emp_core.errors import InvalidJob, JobFailed
 from emp_core.jobs.inputs import InputRef
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.payloads import Edit, Image
-from emp_openai.pictures import picture_of, preview_of, save_picture
+from emp_openai.pictures import Attached, picture_of, preview_of, save_picture
 from emp_openai.usage import usage_of
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ async def edit(account: "Account", task: Edit, model: str, context: JobContext) 
     mask = body.pop("mask", None)
     several = pictures if isinstance(pictures, Sequence) and not isinstance(pictures, str) else (pictures,)
     field_name = "image[]" if len(several) > 1 else "image"
-    files = [(field_name, await _file(one, f"image-{index}", context)) for index, one in enumerate(several)]
+    attached = Attached()
+    files = [(field_name, await _file(one, f"image-{index}", context, attached)) for index, one in enumerate(several)]
     if mask is not None:
-        files.append(("mask", await _file(mask, "mask", context)))
+        files.append(("mask", await _file(mask, "mask", context, attached)))
     form = httpx.Request(
         "POST", account.base_url + _EDITS, data={name: _field(value) for name, value in body.items()}, files=files
     )
@@ -95,7 +96,8 @@ async def _painted(
                 raise account.broke_off(doing)
         else:
             painting.take_whole(await answer.whole())
-            painting.pictures = [await _fetched(picture, context) for picture in painting.pictures]
+            most = account.max_answer_bytes
+            painting.pictures = [await _fetched(picture, context, most) for picture in painting.pictures]
             if not painting.pictures:
                 said = f"{account.endpoint} answered {doing} without a picture"
                 raise JobFailed(said, details={"reason": "no_picture"})
@@ -149,15 +151,15 @@ class _Painting:
         self.usage = told.get("usage")
 
 
-async def _fetched(picture: str, context: JobContext) -> str:
+async def _fetched(picture: str, context: JobContext, max_bytes: int) -> str:
     """A picture in base64. One that the server only tells the address of is fetched as files of jobs are: not from anywhere."""
     if not picture.startswith(("http://", "https://")):
         return picture
-    file = await context.fetch_input(InputRef("url", picture), accept=_ACCEPT)
+    file = await context.fetch_input(InputRef("url", picture, max_bytes=max_bytes), accept=_ACCEPT)
     return base64.b64encode(await file.read()).decode()
 
 
-async def _file(picture: Any, name: str, context: JobContext) -> tuple[str, bytes, str]:
+async def _file(picture: Any, name: str, context: JobContext, attached: Attached) -> tuple[str, bytes, str]:
     if isinstance(picture, str):
         try:
             data, media_type = picture_of(picture, "the job")
@@ -165,7 +167,7 @@ async def _file(picture: Any, name: str, context: JobContext) -> tuple[str, byte
             raise InvalidJob(f"the job's {name} is no picture in base64", details={"field": name}) from error
         return f"{name}.{media_type.rpartition('/')[2]}", data, media_type
     file = await context.fetch_input(picture, accept=_ACCEPT)
-    return file.name, await file.read(), file.media_type
+    return file.name, await attached.read(file), file.media_type
 
 
 def _field(value: Any) -> str:

@@ -17,7 +17,7 @@ from emp_core.jobs.outcomes import JobResult
 from emp_openai.answer import Answer
 from emp_openai.following import PATH, Following, Gone
 from emp_openai.payloads import Respond
-from emp_openai.pictures import as_data_url
+from emp_openai.pictures import Attached
 from emp_openai.response import failure_of, result_of
 from emp_openai.waiting import not_stopped_before
 
@@ -59,7 +59,7 @@ async def run(account: "Account", task: Respond, model: str, context: JobContext
 
 async def _begin(following: Following, task: Respond, model: str) -> None:
     account, context = following.account, following.context
-    given = await context.replace_inputs(task.body(), as_data_url)
+    given = await context.replace_inputs(task.body(), Attached().as_data_url)
     body = {**given, "model": model, "stream": True}
     if task.background:
         body |= {"background": True, "store": True}

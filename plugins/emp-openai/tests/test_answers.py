@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from emp_openai.prices import Prices
 from emp_openai.testing import FakeOpenAI
-from emp_openai.testing.talk import picture
+from emp_openai.testing.talk import PICTURE, picture
 from emp_openai.usage import usage_of
 
 from emp_core.config import Settings
@@ -261,3 +261,27 @@ async def test_the_log_names_every_request(
     [line] = [record.getMessage() for record in caplog.records if record.getMessage().startswith(words)]
     assert "req_" in line
     assert "conformance-1" in line
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses", "edits"])
+async def test_files_that_a_request_cannot_hold_are_refused_before_they_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("emp_openai.pictures._FILES_BYTES", 1000)
+    picture = base64.b64encode(base64.b64decode(PICTURE) + bytes(500)).decode()
+    file = {"$input": {"base64": picture, "media_type": "image/png"}}
+    other = {"$input": {"base64": picture, "media_type": "image/png", "name": "other.png"}}
+    parts = [{"type": "image_url", "image_url": {"url": one}} for one in (file, other)]
+    payload: dict[str, Any] = {
+        "chat": {"messages": [{"role": "user", "content": parts}]},
+        "responses": {"input": [{"role": "user", "content": parts}]},
+        "edits": {"prompt": "a cat", "image": [file, other]},
+    }[kind]
+    async with FakeOpenAI() as server, rigged(environ_of(server), tmp_path) as rig:
+        job = await rig.run({"model": "fake", **payload})
+        assert isinstance(job.error, InputError)
+        assert job.error.details["reason"] == "too_large"
+        assert server.seen == []
