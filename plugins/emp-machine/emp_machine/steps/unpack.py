@@ -71,6 +71,7 @@ class Unpack(Step):
         sha256 = await anyio.to_thread.run_sync(sha256_of, self.archive)
         write_record(fresh / _RECORD, {"sha256": sha256, "holds": sorted(one.name for one in fresh.iterdir())})
         if self.folder.exists():
+            (self.folder / _RECORD).unlink(missing_ok=True)  # what is half removed is not what was unpacked
             await anyio.to_thread.run_sync(shutil.rmtree, self.folder)
         fresh.replace(self.folder)
 
@@ -103,9 +104,9 @@ def _extract_tar(archive: tarfile.TarFile, into: Path) -> None:
             target = into / Path(member.name).parent / member.linkname
         for path in (into / member.name, *(() if target is None else (target,))):
             if not Path(os.path.normpath(path)).is_relative_to(into):
-                raise InstallError(f"{archive.name} holds {member.name!r}, which leads out of its folder")
+                raise InstallError(f"the archive holds {member.name!r}, which leads out of its folder")
         if not (member.isreg() or member.isdir() or member.islnk() or member.issym()):
-            raise InstallError(f"{archive.name} holds {member.name!r}, which is neither a file, a folder nor a link")
+            raise InstallError(f"the archive holds {member.name!r}, which is neither a file, a folder nor a link")
         member.mode &= 0o755
     archive.extractall(into, members, numeric_owner=True)  # noqa: S202 - each member was looked at
 
