@@ -45,7 +45,8 @@ _PULL_MS = 600_000.0
 _PULL_BYTES = 2**33
 """Reports of a pull, a few hundred bytes each, several a second for as long as it takes."""
 _PULL_LINE_BYTES = 64 * 2**10
-_PICTURE_BYTES = 64 * 2**20
+_PICTURES_BYTES = 128 * 2**20
+"""What all pictures of a request may have together: it is made in memory, and they stand in it in base64."""
 _ABOUT_TO_RUN = 0.5
 """How far a job is when its model has been pulled."""
 
@@ -147,7 +148,7 @@ class OllamaConnector(HTTPConnector):
         return error_of_answer(reply.status, reply.headers, reply.text, endpoint=self.endpoint, doing=doing)
 
     async def _body(self, task: Task, model: str, context: JobContext) -> dict[str, Any]:
-        given = await context.replace_inputs(context.job.payload, _as_base64, accept=("image/*",))
+        given = await context.replace_inputs(context.job.payload, _base64_of_all(), accept=("image/*",))
         body = {name: value for name, value in given.items() if name not in _NOT_SENT and value is not None}
         kept = task.keep_alive if task.keep_alive is not None else self.settings.keep_alive
         return {
@@ -280,7 +281,18 @@ def _number_or_text(value: str | float) -> str | float:
     return value
 
 
-async def _as_base64(_: InputPlace, file: Input) -> str:
-    if file.size_bytes > _PICTURE_BYTES:
-        raise InputError(f"{file.name} has {file.size_bytes:,} bytes; a picture may have {_PICTURE_BYTES:,}")
-    return base64.b64encode(await file.read()).decode()
+def _base64_of_all() -> Callable[[InputPlace, Input], Awaitable[str]]:
+    """Gives the pictures of one request in base64. Raises InputError: they are too long together."""
+    left_bytes = _PICTURES_BYTES
+
+    async def as_base64(_: InputPlace, file: Input) -> str:
+        nonlocal left_bytes
+        left_bytes -= file.size_bytes
+        if left_bytes < 0:
+            raise InputError(
+                f"the pictures of a request may have {_PICTURES_BYTES:,} bytes together, and with {file.name} they have more",
+                details={"reason": "too_large", "limit_bytes": _PICTURES_BYTES},
+            )
+        return base64.b64encode(await file.read()).decode()
+
+    return as_base64

@@ -110,6 +110,20 @@ async def test_pictures_are_sent_as_base64_wherever_they_come_from(tmp_path: Pat
         assert server.seen[1].body["images"] == [PIXEL]
 
 
+async def test_pictures_that_a_request_cannot_hold_are_refused_before_they_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emp_ollama.connector._PICTURES_BYTES", 100)
+    pictures = [{"$input": {"base64": PIXEL, "name": name}} for name in ("a.png", "b.png")]
+    async with FakeOllama() as server, rigged(tmp_path, {"OLLAMA_HOST": server.url}) as rig:
+        one = await rig.run({"model": "tiny-vision", "prompt": "hello", "images": pictures[:1]})
+        both = await rig.run({"model": "tiny-vision", "prompt": "hello", "images": pictures})
+        assert one.error is None
+        assert isinstance(both.error, InputError)
+        assert both.error.details["reason"] == "too_large"
+        assert len(server.seen) == 1
+
+
 async def test_what_is_no_picture_is_not_sent(tmp_path: Path) -> None:
     async with FakeOllama() as server, rigged(tmp_path, {"OLLAMA_HOST": server.url}) as rig:
         words = {"$input": {"base64": base64.b64encode(b"only words").decode()}}
