@@ -17,7 +17,7 @@ __all__ = ["doctor"]
 @env_file_option
 @json_option
 def doctor(env_file: Path | None, as_json: bool) -> int:
-    """Check this box for `emp machine up`, and say what to do: driver, folder, disk, process managers, git, plan, Redis.
+    """Check this machine for `emp machine up`, and say what to do: driver, folder, disk, process managers, git, plan, Redis.
 
     Nothing is started. `emp doctor` checks what workers need besides. A warning stands for what may be as it should, a
     failure for what keeps the machine from working: exit 0 without failures, 3 when all that failed is that something could

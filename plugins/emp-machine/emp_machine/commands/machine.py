@@ -15,7 +15,7 @@ COMMANDS = {
     "restart": "End processes and start them again.",
     "reload": "Restart processes one after another.",
     "update": "Install new code where the workers run, and restart them with it one after another.",
-    "doctor": "Check this box, and say what to do.",
+    "doctor": "Check this machine, and say what to do.",
     "plan": "Show what this machine would run.",
     "gpus": "Show the machine's GPUs.",
     "render": "Write what it would run as files for process managers and containers.",
@@ -49,7 +49,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands)
 def machine() -> None:
-    """Hold a machine with GPUs: what it runs, from a bare box to workers that take jobs.
+    """Hold a machine with GPUs: what it runs, from a bare machine to workers that take jobs.
 
     \b
     Examples:
