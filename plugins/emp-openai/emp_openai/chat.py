@@ -8,7 +8,7 @@ from emp_core.errors import ConnectionLost, InvalidJob
 from emp_core.jobs.outcomes import JobResult
 from emp_openai.completion import Completion, json_in
 from emp_openai.payloads import Chat
-from emp_openai.pictures import Attached
+from emp_openai.pictures import Attached, picture_of, save_picture
 from emp_openai.usage import usage_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,11 @@ async def run(account: "Account", task: Chat, model: str, context: JobContext) -
     data = completion.as_dict()
     if "response_format" in given:
         data["json"] = json_in(completion.text)
-    return JobResult(data=data, usage=usage_of(completion.usage, model, account.prices))
+    pictures = enumerate(completion.pictures)
+    artifacts = [await save_picture(picture, index, context, account.endpoint) for index, picture in pictures]
+    if artifacts:
+        data["images"] = [artifact.url for artifact in artifacts]
+    return JobResult(data=data, artifacts=tuple(artifacts), usage=usage_of(completion.usage, model, account.prices))
 
 
 async def _ask(account: "Account", task: Chat, body: Mapping[str, Any], context: JobContext) -> Completion:
@@ -65,6 +69,8 @@ async def _ask(account: "Account", task: Chat, body: Mapping[str, Any], context:
         if not completion.is_whole:
             raise account.broke_off(f"POST {_PATH}", said=completion.text[-200:])
         completion.prove_content(account.endpoint, str(body["model"]))
+        for picture in completion.pictures:
+            picture_of(picture, account.endpoint)
     return completion
 
 

@@ -1,7 +1,7 @@
 """`Completion`: a chat completion, put together from its chunks, or from its one whole answer."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import define, field
@@ -22,6 +22,7 @@ class _Choice:
     refusal: list[str] = field(factory=list)
     tool_calls: dict[int, dict[str, Any]] = field(factory=dict)
     logprobs: list[Any] = field(factory=list)
+    pictures: list[str] = field(factory=list)
     finish_reason: str | None = None
 
     def take(self, delta: Mapping[str, Any]) -> str:
@@ -32,6 +33,7 @@ class _Choice:
         self.thinking.extend(str(delta[name]) for name in _THINKING if isinstance(delta.get(name), str))
         if isinstance(delta.get("refusal"), str):
             self.refusal.append(delta["refusal"])
+        self.pictures.extend(_pictures_in(delta.get("images")))
         calls = delta.get("tool_calls")
         for place, told in enumerate(calls if isinstance(calls, list) else ()):
             if isinstance(told, Mapping):
@@ -97,7 +99,7 @@ class Completion:
     def _take(self, choice: _Choice, told: Mapping[str, Any]) -> str:
         delta = told.get("delta") or told.get("message")
         delta = delta if isinstance(delta, Mapping) else {}
-        if any(delta.get(name) for name in ("content", "tool_calls", *_THINKING)):
+        if any(delta.get(name) for name in ("content", "tool_calls", "images", *_THINKING)):
             self.pieces += 1
         if isinstance(logprobs := told.get("logprobs"), Mapping) and isinstance(logprobs.get("content"), list):
             choice.logprobs += logprobs["content"]
@@ -108,6 +110,11 @@ class Completion:
     def text(self) -> str:
         """The text of the first choice."""
         return "".join(self._choices[0].text) if 0 in self._choices else ""
+
+    @property
+    def pictures(self) -> list[str]:
+        """The pictures of all choices, as data URLs: what models that paint give besides text (OpenRouter, LiteLLM)."""
+        return [picture for _, choice in sorted(self._choices.items()) for picture in choice.pictures]
 
     @property
     def stage(self) -> str:
@@ -146,6 +153,14 @@ class Completion:
         """As it stands in results: the first choice, and all of them if there are several."""
         first, *others = (choice.as_dict() for _, choice in sorted(self._choices.items()))
         return {"id": self.id, **first, **({"choices": [first, *others]} if others else {})}
+
+
+def _pictures_in(told: Any) -> Iterator[str]:
+    for one in told if isinstance(told, list) else ():
+        address = one.get("image_url") if isinstance(one, Mapping) else None
+        url = address.get("url") if isinstance(address, Mapping) else None
+        if isinstance(url, str) and url.startswith("data:"):
+            yield url
 
 
 def json_in(text: str) -> Any:

@@ -24,6 +24,8 @@ _PREVIEW = "response.image_generation_call.partial_image"
 _FINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
 _CANCEL_LIMIT_S = 5.0
 _LOOKS_IN_VAIN = 5
+_UNKNOWN_LOOKS = 3
+"""Right after it was begun, not every part of a large service knows a response."""
 
 
 class Gone(InvalidJob):
@@ -113,14 +115,18 @@ class Following:
             JobFailed: it was not begun for so long that it never will; or
             ServiceUnavailable, ServiceBusy, JobFailed: the server cannot be asked; another attempt can take it over.
         """
-        in_vain = 0
+        in_vain = unknown = 0
         while not self.is_final:
             try:
                 if not self.response:
                     await self.look()  # it may be over
                     continue
                 await self._follow()
-                in_vain = 0
+                in_vain = unknown = 0
+            except Gone:
+                unknown += 1
+                if unknown >= _UNKNOWN_LOOKS:
+                    raise
             except (ServiceUnavailable, ServiceBusy, JobFailed):
                 in_vain += 1
                 if in_vain >= _LOOKS_IN_VAIN:

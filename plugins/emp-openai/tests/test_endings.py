@@ -83,6 +83,16 @@ async def test_the_last_word_without_a_reason_to_finish_is_no_success(tmp_path: 
     assert isinstance(job.error, ConnectionLost)
 
 
+async def test_pictures_that_a_chat_gives_are_stored(tmp_path: Path) -> None:
+    painted = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
+    choice = {"index": 0, "delta": {"content": "", "images": [painted]}, "finish_reason": None}
+    job = await run(tmp_path, chat("paint"), event(id="c", choices=[choice]), chunk(finish="stop"), DONE)
+    result = await job.outcome()
+    [artifact] = result.artifacts
+    assert artifact.media_type == "image/png"
+    assert result.data["images"] == [artifact.url]
+
+
 # -- pictures ------------------------------------------------------------------------------------------------------------
 
 

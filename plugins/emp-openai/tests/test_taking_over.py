@@ -148,6 +148,14 @@ async def test_a_server_that_cannot_be_asked_for_a_while_loses_no_response(tmp_p
         assert [seen.kind for seen in server.seen] == ["responses"] * 2
 
 
+async def test_a_response_that_is_not_known_everywhere_yet_is_not_given_up(tmp_path: Path) -> None:
+    async with FakeOpenAI() as server, rigged(environ_of(server), tmp_path) as rig:
+        server.faults = Faults(cut_after=3, looks_unknown=2)
+        job = await rig.run(COUNT)
+        assert (await job.outcome()).data["text"] == SAID
+        assert [seen.kind for seen in server.seen] == ["responses"]
+
+
 async def test_a_response_that_the_server_forgot_is_begun_again_only_where_that_is_allowed(tmp_path: Path) -> None:
     async with FakeOpenAI() as server, rigged(environ_of(server), tmp_path) as rig:
         lost = await rig.run(COUNT, attempt=2, service_job_id="resp_gone@openai")

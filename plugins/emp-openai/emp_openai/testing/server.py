@@ -52,12 +52,14 @@ class Faults:
         no_end_after: end an answer after so many events in good order, but without its last word; None: do not.
         error_after: send an error after so many events; None: do not.
         looks_in_vain: so many questions after a response fail.
+        looks_unknown: so many are answered as if nobody knew it.
     """
 
     cut_after: int | None = None
     no_end_after: int | None = None
     error_after: int | None = None
     looks_in_vain: int = 0
+    looks_unknown: int = 0
 
 
 class FakeOpenAI(FakeService):
@@ -232,6 +234,9 @@ class FakeOpenAI(FakeService):
 
     async def _stored(self, request: web.Request, name: str, what: str) -> web.StreamResponse:
         stored = self.responses.get(name)
+        if self.faults.looks_unknown > 0:
+            self.faults.looks_unknown -= 1
+            stored = None
         if stored is None:
             return error(404, {"message": f"Response with id '{name}' not found.", "type": "invalid_request_error"})
         if request.method == "POST" and what == "cancel":
