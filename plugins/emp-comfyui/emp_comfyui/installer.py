@@ -97,7 +97,9 @@ class ComfyUIManagementClient(Installer):
             steps.append(self._pip(f"install what {node.name} needs", venv, folder / "requirements.txt"))
             if node.script:
                 argv = (str(venv.python), node.script)
-                steps.append(Command(f"run {node.script} of {node.name}", self.folder, argv, cwd=folder))
+                of = (node.url, node.ref)
+                name = f"run {node.script} of {node.name}"
+                steps.append(Command(name, self.folder, argv, cwd=folder, of=of, remembered_in=venv.folder))
         if entries := read_manifest(self._models, self._where("models")):
             environ, at_once = self.config.environ, self._at_once
             steps.append(

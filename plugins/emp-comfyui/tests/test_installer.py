@@ -71,7 +71,7 @@ def asked(tmp_path: Path, files: FileServer, python: str) -> dict[str, Any]:
         "pip_options": f"--no-index --find-links {wheels}",
         "custom_nodes": [{"url": nodes.url, "commit": pin}],
         "models": [
-            files.entry("checkpoints/one.safetensors", b"1" * 100_000),
+            files.entry("checkpoints/one.safetensors", b"1" * 5_000_000),
             files.entry("loras/two.safetensors", b"2" * 1000),
         ],
     }

@@ -28,8 +28,8 @@ class CommandServiceInstaller(Installer):
     - ``repo_url`` and ``branch``: a repository for the folder ``repo`` of the service's folder.
     - ``requirements``: requirements of pip, for a virtual environment of its own in ``venv``.
     - ``files``: a manifest of files to fetch into the folder.
-    - ``install``: commands to run once, each a list of words, or ``{run, makes}``: the words, and the files or folders below the
-      service's folder without which it has to be run again.
+    - ``install``: commands to run once, and again for another repository, branch or virtual environment, each a list of words,
+      or ``{run, makes}``: the words, and the files or folders below the service's folder without which it has to be run again.
     - ``command``: what starts an instance, a list of words.
     - ``environ``: its variables.
     - ``worker_environ``: variables that lead a worker to its instance, such as ``NOTES_PORT``.
@@ -70,16 +70,21 @@ class CommandServiceInstaller(Installer):
         """The repository, the environment, the files, the commands, as far as they are asked for."""
         self._options.check()
         steps: list[Step] = []
+        venv_folder: Path | None = None
         if self._repo_url:
             steps.append(GitCheckout("get the repository", self._repo_url, self.folder / "repo", self._branch))
         if self._requirements:
             venv = VirtualEnv("make a virtual environment", self.folder / "venv", sys.executable)
+            venv_folder = venv.folder
             steps += [venv, PipInstall("install its requirements", venv, packages=self._requirements)]
         if entries := read_manifest(self._files, f"services.{self.config.name}.installer_config.files"):
             steps.append(Downloads("fetch its files", self.folder, entries, environ=self.config.environ))
         for index, one in enumerate(self._install, 1):
             argv = _filled(one.run, self._places())
-            steps.append(Command(f"run command {index}", self.folder, argv, makes=one.makes))
+            of = (self._repo_url, self._branch)
+            steps.append(
+                Command(f"run command {index}", self.folder, argv, makes=one.makes, of=of, remembered_in=venv_folder)
+            )
         return steps or [Command("make its folder", self.folder, ["true"])]
 
     async def verify(self) -> None:

@@ -53,7 +53,14 @@ class A1111ManagementClient(Installer):
         return (
             GitCheckout("get the WebUI", self._repo_url, self._repo, self._branch),
             self._venv,
-            Command("let it install what it needs", self.folder, prepare, cwd=self._repo, makes=["venv"]),
+            Command(
+                "let it install what it needs",
+                self.folder,
+                prepare,
+                cwd=self._repo,
+                of=(self._repo_url, self._branch),
+                remembered_in=self._venv.folder,
+            ),
             *([Downloads("fetch its models", self._repo, entries, environ=self.config.environ)] if entries else ()),
         )
 
@@ -68,6 +75,7 @@ class A1111ManagementClient(Installer):
         """Its launcher, without looking for updates."""
         self._options.check()
         port = instance.port or 7860
+        host = _LOOPBACK if instance.host in ("0.0.0.0", "::") else instance.host  # noqa: S104 - compared with
         listen = () if instance.host == _LOOPBACK else ("--listen", "--server-name", instance.host)
         return Launch(
             argv=(
@@ -77,5 +85,5 @@ class A1111ManagementClient(Installer):
                 *self._args,
             ),
             cwd=self._repo,
-            health=HealthCheck(f"http://{_LOOPBACK}:{port}/internal/ping", port, start_s=600.0),
+            health=HealthCheck(f"http://{host}:{port}/internal/ping", port, start_s=600.0),
         )

@@ -1,7 +1,7 @@
 """Files from the web: several at once, resumed where they were cut off, checked, and there whole or not at all."""
 
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -84,9 +84,9 @@ class Downloads(Step):
                 for entry in missing:
                     if entry.path not in failed:
                         group.start_soon(self._fetch, fetching, entry, limiter, failed)
-        record = await anyio.to_thread.run_sync(self._note)
+        record = await anyio.to_thread.run_sync(self._note, failed.keys())
         for entry in self.entries:
-            if entry.path in record:
+            if entry.path in record and entry.path not in failed:
                 context.fetched(entry.url, f"sha256:{record[entry.path]['sha256']}")
         if failed:
             raise InstallError(
@@ -104,6 +104,8 @@ class Downloads(Step):
                 await fetching.fetch(entry)
             except InstallError as error:
                 failed[entry.path] = error.message
+            except OSError as error:
+                failed[entry.path] = f"{error.filename or self.folder}: {error.strerror or error}"
 
     async def _make_room(self, fetching: Fetching, missing: Sequence[FileEntry], failed: dict[str, str]) -> None:
         """Ask before anything is written whether there is room for all of it."""
@@ -133,23 +135,40 @@ class Downloads(Step):
         file = self.folder / entry.path
         if not file.is_file() or (entry.size is not None and file.stat().st_size != entry.size):
             return False
-        return entry.sha256 is None or self._checksum(file, known) == entry.sha256
+        if entry.sha256 is not None:
+            return self._checksum(file, known) == entry.sha256
+        # Nothing tells whether it is right but where it came from, if it came from there by this step.
+        return not isinstance(known, dict) or known.get("from", _source(entry)) == _source(entry)
 
     def _checksum(self, file: Path, known: object) -> str:
         """Its checksum; read from the file only if it changed since it was noted: models have many gigabytes."""
-        stat = file.stat()
-        if isinstance(known, dict) and (known.get("size"), known.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
+        if isinstance(known, dict) and {**known, **_facts(file)} == known:
             return str(known.get("sha256"))
         return sha256_of(file)
 
-    def _note(self) -> dict[str, dict[str, object]]:
+    def _note(self, failed: Collection[str]) -> dict[str, dict[str, object]]:
         known = read_record(self._record)
         record: dict[str, dict[str, object]] = {}
         for entry in self.entries:
             file = self.folder / entry.path
             if file.is_file():
-                sha256 = self._checksum(file, known.get(entry.path))
-                stat = file.stat()
-                record[entry.path] = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+                before = known.get(entry.path)
+                record[entry.path] = {**_facts(file), "sha256": self._checksum(file, before)}
+                if entry.path not in failed:
+                    record[entry.path]["from"] = _source(entry)
+                elif isinstance(before, dict) and "from" in before:
+                    record[entry.path]["from"] = before["from"]  # it is still what came then
         write_record(self._record, {**known, **record})
         return record
+
+
+def _facts(file: Path) -> dict[str, object]:
+    """What tells that a file was not changed. Whole seconds: layers of images keep no fractions of them."""
+    stat = file.stat()
+    return {"size": stat.st_size, "mtime_s": stat.st_mtime_ns // 10**9}
+
+
+def _source(entry: FileEntry) -> str:
+    """Its address without what may be another one each time: signatures, tokens."""
+    url = httpx.URL(entry.url)
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"

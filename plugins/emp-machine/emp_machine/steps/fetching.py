@@ -78,15 +78,15 @@ class Fetching:
     async def size(self, entry: FileEntry) -> int | None:
         """What the server says of its size, in bytes; None if it does not tell, or not now.
 
+        An address that was signed for GET alone answers 403 here: only fetching it tells whether it can be had.
+
         Raises:
-            InstallError: there is no such file, or it may not be had.
+            InstallError: the variable of its token is not set.
         """
         try:
             answer = await self._client.head(entry.url, headers=self._headers(entry))
         except httpx.TransportError:
             return None
-        if answer.status_code in (401, 403, 404, 410):
-            raise _refused(entry, answer.status_code)
         told = answer.headers.get("content-length", "")
         return int(told) if answer.is_success and told.isdecimal() else None
 

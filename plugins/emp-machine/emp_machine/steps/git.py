@@ -7,6 +7,7 @@ import anyio
 
 from emp_core.config import environment
 from emp_core.errors import InstallError
+from emp_core.log.redaction import hide_secrets
 from emp_core.services.installer import Step, StepContext, shell_line
 from emp_machine.steps.records import read_record, write_record
 
@@ -43,6 +44,7 @@ class GitCheckout(Step):
             (*git, "config", "remote.origin.url", self.url),
             (*git, "fetch", "--quiet", "--force", "--depth=1", "--end-of-options", "origin", self.ref),
             (*git, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"),
+            (*git, "submodule", "--quiet", "sync", "--recursive"),
             (*git, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1", "--force"),
         )
 
@@ -66,6 +68,7 @@ class GitCheckout(Step):
             InstallError: the repository cannot be reached, or has no such ``ref``.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._record.unlink(missing_ok=True)  # killed from here on, it is not done, whatever was done before
         for left in (self.folder / ".git").glob("**/*.lock"):
             left.unlink()  # by a git that was killed; nobody else works here
         try:
@@ -87,7 +90,7 @@ class GitCheckout(Step):
         said = "\n".join(map(str, error.details.get("output", ())))
         if _MISSING_REF in said:
             return InstallError(
-                f"{self.url} has no branch or tag {self.ref!r}",
+                f"{hide_secrets(self.url)} has no branch or tag {self.ref!r}",
                 hint="name one that it has, or a whole commit of 40 digits; `git ls-remote` lists them",
                 details=error.details,
             )

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
+from emp_core.config import environment
 from emp_core.errors import InstallError
 from emp_core.services.installer import Step, StepContext, shell_line
 from emp_machine.steps.records import read_record, write_record
@@ -44,8 +46,8 @@ class VirtualEnv(Step):
         return (shell_line(self._argv()),)
 
     async def is_done(self) -> bool:
-        """It was made whole, and its Python is still there."""
-        return read_record(self._record).get("python") == self.from_python and self.python.exists()
+        """It was made whole, and its Python still finds what is in it: after an upgrade of the system's it does not."""
+        return read_record(self._record).get("python") == self.from_python and await _finds_pip(self.python)
 
     async def do(self, context: StepContext) -> None:
         """Make it afresh.
@@ -53,6 +55,7 @@ class VirtualEnv(Step):
         Raises:
             InstallError: this Python makes none.
         """
+        self._record.unlink(missing_ok=True)  # it may be killed when half is cleared
         try:
             await context.run(self._argv())
         except InstallError as error:
@@ -113,6 +116,7 @@ class PipInstall(Step):
         Raises:
             InstallError: pip could not.
         """
+        self._record.unlink(missing_ok=True)  # pip may be killed between removing one version and installing the next
         if self._packages or (self._requirements is not None and self._requirements.is_file()):
             await context.run(self._argv(), environ=self._environ)
             for name, version in await anyio.to_thread.run_sync(self._installed):
@@ -129,3 +133,11 @@ class PipInstall(Step):
         """Every package of the environment, with its version."""
         folders = [str(folder) for folder in self._venv.folder.glob("lib/python*/site-packages")]
         return sorted({(found.name, found.version) for found in distributions(path=folders)})
+
+
+async def _finds_pip(python: Path) -> bool:
+    try:
+        done = await anyio.run_process([str(python), "-I", "-B", "-c", "import pip"], check=False, env=environment())
+    except OSError:
+        return False
+    return done.returncode == 0

@@ -19,6 +19,7 @@ class FileServer:
         files: by path, with the slash.
         cut_after: end each answer after so many bytes; None: do not.
         statuses: answer these first, in turn.
+        heads: whether HEAD is answered; else with 403, as by an address that was signed for GET.
         ranges: whether parts of files can be had.
         requests: what was asked: method, path, range.
     """
@@ -27,6 +28,7 @@ class FileServer:
     files: dict[str, bytes] = field(factory=dict)
     cut_after: int | None = None
     statuses: list[int] = field(factory=list)
+    heads: bool = True
     ranges: bool = True
     token: str | None = None
     requests: list[tuple[str, str, str]] = field(factory=list)
@@ -58,6 +60,8 @@ def file_server() -> Iterator[FileServer]:
             content = server.files.get(self.path)
             allowed = server.token is None or self.headers.get("Authorization") == f"Bearer {server.token}"
             status = server.statuses.pop(0) if with_body and server.statuses else 200 if allowed else 401
+            if self.command == "HEAD" and not server.heads:
+                status = 403
             if status != 200 or content is None:
                 self.send_response(status if status != 200 else 404)
                 self.send_header("Content-Length", "0")

@@ -105,6 +105,15 @@ def test_a_redis_that_is_started_keeps_its_data_in_the_instances_folder(tmp_path
     assert launch.worker_environ == {"HUB_REDIS_URL": "redis://127.0.0.1:6400"}
 
 
+def test_the_webui_is_asked_where_it_listens(tmp_path: Path):
+    webui = made(A1111ManagementClient, "a1111", tmp_path)
+    for host, asked in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")):  # noqa: S104
+        launch = webui.launch(ServiceInstance("it", "it", 0, 0, host, (7860,), tmp_path, tmp_path / "state"))
+        assert launch is not None
+        assert launch.health is not None
+        assert launch.health.url == f"http://{asked}:7860/internal/ping"
+
+
 def test_a_command_gets_what_the_plan_gives(tmp_path: Path):
     words = ["{python}", "--host={host}", "{port}", "{port2}", "{gpu}", "{number}", "{state}", "{name}", "{folder}"]
     service = made(CommandServiceInstaller, "it", tmp_path, command=words, environ={"WHERE": "{host}:{port}"})

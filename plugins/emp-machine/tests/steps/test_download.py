@@ -191,6 +191,54 @@ async def test_a_disk_that_fills_up_keeps_what_came(files, telling, tmp_path, mo
     assert (tmp_path / "one.bin").stat().st_size == 5_000_000
 
 
+async def test_an_address_that_answers_only_get_is_fetched(files, telling, tmp_path):
+    entry = files.entry("one.bin", b"signed")
+    files.heads = False
+    del entry["size"]
+    await downloads(tmp_path, entry).do(telling)
+    assert (tmp_path / "one.bin").read_bytes() == b"signed"
+
+
+async def test_another_address_without_a_checksum_is_another_file(files, telling, tmp_path):
+    files.files |= {"/v1/one.bin": b"old", "/v2/one.bin": b"new"}
+    old, new = ({"url": f"{files.url}/{version}/one.bin", "path": "one.bin"} for version in ("v1", "v2"))
+    await downloads(tmp_path, old).do(telling)
+    assert await downloads(tmp_path, {**old, "url": f"{old['url']}?signature=another"}).is_done()
+    files.statuses = [403]
+    with pytest.raises(InstallError, match="answers 403"):
+        await downloads(tmp_path, new).do(telling)
+    assert new["url"] not in telling.pins, "it did not come from there"
+    assert not await downloads(tmp_path, new).is_done()
+    assert await downloads(tmp_path, old).is_done()
+    await downloads(tmp_path, new).do(telling)
+    assert (tmp_path / "one.bin").read_bytes() == b"new"
+    assert await downloads(tmp_path, new).is_done()
+
+
+async def test_a_file_that_somebody_put_there_by_hand_needs_no_address(files, tmp_path):
+    (tmp_path / "one.bin").write_bytes(b"by hand")
+    assert await downloads(tmp_path, {"url": f"{files.url}/one.bin", "path": "one.bin"}).is_done()
+
+
+async def test_a_file_that_cannot_be_written_does_not_keep_the_others_from_coming(files, telling, tmp_path):
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    (tmp_path / "full.bin").mkdir()
+    entries = [files.entry(path, b"1") for path in ("taken/one.bin", "full.bin", "two.bin")]
+    with pytest.raises(InstallError, match="2 of 3 files could not be fetched") as caught:
+        await downloads(tmp_path, *entries).do(telling)
+    assert caught.value.details["files"].keys() == {"taken/one.bin", "full.bin"}
+    assert (tmp_path / "two.bin").read_bytes() == b"1"
+
+
+async def test_a_file_is_not_read_again_where_times_lost_their_fractions(files, telling, tmp_path, monkeypatch):
+    step = downloads(tmp_path, files.entry("one.bin", b"1"))
+    await step.do(telling)
+    at = (tmp_path / "one.bin").stat().st_mtime_ns // 10**9
+    os.utime(tmp_path / "one.bin", (at, at))
+    monkeypatch.setattr("emp_machine.steps.download.sha256_of", lambda file: pytest.fail(f"{file} is read"))
+    assert await step.is_done()
+
+
 @pytest.mark.parametrize("path", ["../out", "/etc/passwd", "a/../../out", ""])
 def test_a_path_never_leaves_the_folder(path):
     with pytest.raises(ConfigError, match="cannot be used"):

@@ -90,6 +90,16 @@ async def test_a_ref_that_does_not_exist_is_named(repository, telling, tmp_path)
     assert "ls-remote" in (caught.value.hint or "")
 
 
+async def test_a_login_in_an_address_is_not_told(telling, tmp_path, monkeypatch):
+    async def refuse(self, argv, **how):
+        raise InstallError("git ended with 128", details={"output": ["fatal: couldn't find remote ref none"]})
+
+    monkeypatch.setattr(type(telling), "run", refuse)
+    with pytest.raises(InstallError, match="has no branch or tag 'none'") as caught:
+        await GitCheckout("get it", "https://me:hunter2@host/it.git", tmp_path / "it", "none").do(telling)
+    assert "hunter2" not in str(caught.value)
+
+
 async def test_a_ref_is_no_option_of_git(repository, telling, tmp_path):
     repository.commit(main_py="1")
     with pytest.raises(InstallError):
