@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from emp_core.jobs.model import JobSpec
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.scripts import load_script
+
+from .hands import Hands
 
 MIB = 2**20
 
@@ -42,3 +45,33 @@ async def test_small_jobs_are_sent_500_at_once(queue: JobQueue, sent: list[int])
     jobs = await queue.submit_many(JobSpec("echo", {"n": n}) for n in range(1100))
     assert len({job.id for job in jobs}) == 1100
     assert len(sent) == 3
+
+
+@pytest.mark.parametrize("customers", [(None,), ("a", "b")], ids=["of nobody", "of customers"])
+async def test_a_claim_gives_no_more_than_16_mib_of_payloads_and_what_is_left_comes_next(
+    queue: JobQueue, hands: Hands, customers: Sequence[str | None]
+):
+    hand = await hands()
+    text = "x" * 3 * MIB
+    await queue.submit_many(
+        JobSpec("echo", {"text": text}, id=f"j{n}", customer_id=customers[n % len(customers)]) for n in range(12)
+    )
+    given = [await hand.take(256) for _ in range(3)]
+    assert [len(jobs) for jobs in given] == [6, 6, 0]
+    assert {claimed.job.id for jobs in given for claimed in jobs} == {f"j{n}" for n in range(12)}
+    assert all(claimed.job.payload["text"] == text for jobs in given for claimed in jobs)
+
+
+async def test_a_payload_as_large_as_a_whole_claim_is_given_alone(queue: JobQueue, hands: Hands):
+    async with JobQueue.connect(settings=evolve(queue.settings, max_payload_bytes=20 * MIB)) as roomy:
+        await roomy.submit_many(JobSpec("echo", {"text": "x" * 17 * MIB}, id=name) for name in ("a", "b"))
+    hand = await hands()
+    assert [await hand.ids(8) for _ in range(2)] == [["a"], ["b"]]
+
+
+async def test_the_same_claim_gives_the_same_jobs_however_large_they_are(queue: JobQueue, hands: Hands):
+    hand = await hands()
+    await queue.submit_many(JobSpec("echo", {"text": "x" * 3 * MIB}, id=f"j{n}") for n in range(8))
+    first = await hand.ids(8, token="t")
+    assert len(first) == 6
+    assert await hand.ids(8, token="t") == first

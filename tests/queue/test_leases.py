@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from attrs import evolve
 
+from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.consumer import Lease
 from emp_core.queue.queue import JobQueue
@@ -243,6 +244,17 @@ async def test_a_whole_line_of_ghosts_is_passed_over(queue: JobQueue, hands: Han
     assert await hand.ids(4) == []
     await put(queue, "a")
     assert await hand.ids(4) == ["a"]
+
+
+async def test_any_number_of_ghosts_is_passed_over_in_calls_that_end_soon(queue: JobQueue, hands: Hands):
+    gone = await queue.submit_many(JobSpec("echo") for _ in range(2500))
+    kinds = (queue.keys.job, queue.keys.payload, queue.keys.job_events)
+    await queue.client.delete(*[key(job.id) for job in gone for key in kinds])
+    await put(queue, "a")
+    hand = await hands()
+    claims = [await hand.claim(4) for _ in range(3)]
+    assert [[one.job.id for one in claim.jobs] for claim in claims] == [[], [], ["a"]]
+    assert [claim.come_back_s for claim in claims] == [0.0, 0.0, None]
 
 
 async def test_waiting_jobs_fail_at_their_deadline(queue: JobQueue, hands: Hands):

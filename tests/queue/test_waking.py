@@ -133,6 +133,26 @@ async def test_what_a_worker_leaves_wakes_two_more(queue: JobQueue, hands: Hands
     assert len(await woken(workers)) == 2
 
 
+async def test_a_lane_that_nobody_serves_keeps_nobody_asleep(queue: JobQueue, hands: Hands):
+    """A worker may take another job than the one that it was woken for."""
+    await open_echo(queue, hands)
+    busy = await hands()
+    await queue.submit(JobSpec("elsewhere"))
+    await put(queue, "a", "b")
+    workers = await idle_without_claim(queue, hands, 1)
+    assert await busy.ids(1) == ["a"]
+    assert await woken(workers) == [0]
+
+
+async def test_what_a_worker_leaves_because_one_of_its_services_is_full_wakes_others(queue: JobQueue, hands: Hands):
+    await open_echo(queue, hands)
+    busy = await hands({"echo": 0.0, "other": 0.0})
+    await put(queue, "a", "b", "c", "d")
+    workers = await idle_without_claim(queue, hands, 1)
+    assert await busy.ids(groups=[(1, ("echo",)), (1, ("other",))]) == ["a"]
+    assert await woken(workers) == [0]
+
+
 async def idle_without_claim(queue: JobQueue, hands: Hands, count: int) -> list[Hand]:
     """Workers that stand among the idle ones though there is work, as if they had just been passed over."""
     made = [await hands() for _ in range(count)]

@@ -15,8 +15,14 @@ local COLD_REFUSALS = 4
 -- How long a worker that was woken takes to come, at most.
 local WOKEN_US = 50000
 
+-- So many lanes are looked at for work to wake others for.
+local NEXT_LANES = 4
+
 -- One call moves this many jobs at most: Redis does nothing else meanwhile.
 local MOST = 1000
+
+-- With so many bytes of payloads a call is full, too: Redis makes the whole reply before it sends any of it.
+local BYTES_MOST = 16777216
 
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
@@ -174,20 +180,21 @@ local function take_from(found, better, most)
   while count < room and first[2 * count + 1] and (not better or first[2 * count + 2] + found.penalty_us <= better) do
     count = count + 1
   end
-  if count > 0 then
-    redis.call('ZREMRANGEBYRANK', line, '0', count - 1)
-  end
-  local group = group_of[found.service]
-  for i = 1, count do
-    if begin(first[2 * i - 1], customer, now) then
+  local taken, group = 0, group_of[found.service]
+  while taken < count and given_bytes < BYTES_MOST do
+    taken = taken + 1
+    if begin(first[2 * taken - 1], customer, now) then
       free[group] = free[group] - 1
     end
+  end
+  if taken > 0 then
+    redis.call('ZREMRANGEBYRANK', line, '0', taken - 1)
   end
   if found.penalty_us > 0 then
     cold_taken = true
     found.shut = true
   end
-  local turn = next_turn(first[2 * count + 1], first[2 * count + 2], alone)
+  local turn = next_turn(first[2 * taken + 1], first[2 * taken + 2], alone)
   local others = found.turn_of_others
   if turn then
     redis.call('ZADD', turns_of(lane), turn, customer)
@@ -201,7 +208,7 @@ local function take_from(found, better, most)
   end
 end
 
-while #begun < limit and refusals < COLD_REFUSALS do
+while #begun < limit and given_bytes < BYTES_MOST and ghosts < MOST and refusals < COLD_REFUSALS do
   local found, better = best_lane(usable, limit - #begun)
   if not found then
     break
@@ -217,6 +224,9 @@ for lane, turn in pairs(heads) do
   put_head(lane, turn, now)
 end
 write_begun(now)
+if ghosts >= MOST then
+  come_back_us = 0
+end
 
 -- What it did last. An idle one also says what it could begin now.
 local made
@@ -241,12 +251,19 @@ if made > 0 then
   redis.call('PEXPIRE', mine .. ':claim', 60000)
 end
 
+-- Whether it had room for no more, be it of one service alone.
+local full = #begun == limit or given_bytes >= BYTES_MOST
+for _, slots_left in ipairs(free) do
+  full = full or slots_left == 0
+end
 local left = waiting_jobs - #begun - ghosts
-if #begun == limit and left > 0 and idle_others > 0 then
-  -- What this worker leaves is for others: wake two, who will wake two each.
-  local next_lane = redis.call('ZRANGE', heads_key, 0, 0)[1]
-  if next_lane and wake(next_lane, now) then
-    wake(next_lane, now)
+if full and left > 0 and idle_others > 0 then
+  -- What this worker leaves is for others: wake two, who will wake two each. Nobody may serve the lane that is first.
+  local woken = 0
+  for _, lane in ipairs(redis.call('ZRANGE', heads_key, 0, NEXT_LANES - 1)) do
+    while woken < 2 and wake(lane, now) do
+      woken = woken + 1
+    end
   end
 end
 write_events()

@@ -2,13 +2,14 @@
 --- keys: pending active customers_active
 --- argv: prefix worker machine token lease_us
 
-local given, payload_keys = {}, {}
+local given, given_bytes = {}, 0
 local begun, begun_by_customer, ghosts = {}, {}, 0
 local claimed_by = ',"status":"active","worker":' .. cjson.encode(worker) .. ',"machine":' .. cjson.encode(machine) .. ',"attempt":'
 
 local function give(id, hash)
-  given[#given + 1] = { id, hash }
-  payload_keys[#payload_keys + 1] = prefix .. 'jobs:' .. id .. ':payload'
+  local payload = redis.call('GET', prefix .. 'jobs:' .. id .. ':payload') or 'null'
+  given[#given + 1] = { id, hash, payload }
+  given_bytes = given_bytes + #payload
 end
 
 -- Begins an attempt, unless the job is a ghost: it was deleted, or an aborted script left it in the line.
@@ -41,7 +42,7 @@ local function begin(id, customer, now)
   if customer ~= '' then
     begun_by_customer[customer] = (begun_by_customer[customer] or 0) + 1
   end
-  emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - (f.pending_at or f.created_at)), f.watched)
+  emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - (f.pending_at or f.created_at or now)), f.watched)
   give(id, hash)
   return true
 end
@@ -64,10 +65,5 @@ local function write_begun(now)
 end
 
 local function reply(lanes_version, come_back_us, left)
-  if #given > 0 then
-    for i, payload in ipairs(redis.call('MGET', unpack(payload_keys))) do
-      given[i][3] = payload or 'null'
-    end
-  end
   return { 1, lanes_version or '0', come_back_us, left, given }
 end
