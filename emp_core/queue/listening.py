@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 from attrs import define, field
+from redis import exceptions
 
 from emp_core.log.logger import get_logger
 from emp_core.queue.client import Client
@@ -23,6 +24,7 @@ LOST = ""
 """Heard instead of a message when the connection was lost: read the truth again."""
 _LEFT_MOST = 50
 """Channels that nobody listens to any more are unsubscribed from together."""
+_REFUSED_S = 0.5
 _PING = packed("PING")
 
 
@@ -102,6 +104,10 @@ class Listener:
                         self._end()
             except AWAY as error:
                 log.debug("subscription lost", error=str(error))
+            except exceptions.ResponseError as error:
+                # One question, or one channel, that Redis refuses is not to end what everybody listens to.
+                log.warning("redis refuses what was asked along with a subscription", error=str(error))
+                delay_s = _REFUSED_S
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                     await client.aclose()

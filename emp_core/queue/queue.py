@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from emp_core.config import Settings
 from emp_core.errors import ConfigError, IllegalTransition, JobNotFound, QueueError
+from emp_core.jobs.ids import is_job_id
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.attempts import AttemptRecord, attempts_of
@@ -163,7 +164,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return await self._open.reader.get(job_id, payload=payload)
+        return await self._open.reader.get(_job_id(job_id), payload=payload)
 
     async def jobs(
         self, states: Sequence[JobState] = tuple(JobState), *, limit: int = 100, service: str | None = None
@@ -210,10 +211,8 @@ class JobQueue:
             JobNotFound: there is no such job, or it was forgotten meanwhile.
             TimeoutError: it was not done in time; it goes on.
         """
-        if timeout is None:
-            return await self._open.follower.wait(job_id)
         with anyio.fail_after(timeout):
-            return await self._open.follower.wait(job_id)
+            return await self._open.follower.wait(_job_id(job_id))
 
     def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.
@@ -224,7 +223,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return self._open.follower.events(job_id)
+        return self._open.follower.events(_job_id(job_id))
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job.
@@ -232,7 +231,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        return await self._open.follower.history(job_id)
+        return await self._open.follower.history(_job_id(job_id))
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -245,7 +244,7 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it is completed or failed.
         """
-        await self._open.changer.cancel(job_id, reason)
+        await self._open.changer.cancel(_job_id(job_id), reason)
         return await self.get(job_id)
 
     async def retry(self, job_id: str) -> Job:
@@ -269,7 +268,7 @@ class JobQueue:
             JobNotFound: there is no such job.
             IllegalTransition: it does not wait any more.
         """
-        await self._open.changer.set_priority(job_id, priority)
+        await self._open.changer.set_priority(_job_id(job_id), priority)
         return await self.get(job_id)
 
     async def retry_failed(
@@ -320,6 +319,13 @@ class JobQueue:
             start: where a new group begins: ``0`` for what is kept, ``$`` for what comes.
         """
         return EventReader(self._open.calls, group, name, start=start)
+
+
+def _job_id(text: str) -> str:
+    """What may be a job's id. Anything else could name another key. Raises JobNotFound."""
+    if not is_job_id(text):
+        raise JobNotFound(f"there is no job {text!r}", hint="ids are 1 to 64 letters, digits, '-', '_' or '.'")
+    return text
 
 
 async def find_redis(settings: Settings) -> str:

@@ -184,3 +184,16 @@ async def test_a_refusal_is_told(queue: JobQueue):
         with pytest.raises(exceptions.ResponseError, match="wrong number of arguments"):
             await wire.ended()
     await client.aclose()
+
+
+async def test_a_question_that_redis_refuses_harms_nobody_else(queue: JobQueue, namespace: str):
+    name, key = f"{namespace}x", f"{namespace}text"
+    await queue.client.set(key, "no hash")
+    async with listening(queue.url) as listener, listener.subscribed(name) as other:
+        assert await other.next(5) == LOST
+        async with listener.subscribed(f"{namespace}y", "HGET", key, "status") as heard:
+            assert heard.answer is None
+        assert await other.next(5) == LOST
+        assert await queue.client.publish(name, "still") == 1
+        assert await other.next(5) == "still"
+    await queue.client.delete(key)

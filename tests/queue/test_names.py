@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from emp_core.errors import ConfigError
+from emp_core.errors import ConfigError, JobNotFound
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.consumer import Lease
@@ -138,3 +138,18 @@ async def test_a_payload_comes_back_as_it_was(queue: JobQueue, hands: Hands, pay
 async def test_labels_come_back_as_they_were(queue: JobQueue, hands: Hands, labels: dict[str, str]):
     await put(queue, "a", labels=labels)
     assert (await (await hands()).take_one()).job.labels == labels
+
+
+@pytest.mark.parametrize("name", ["pending", "active", "j:payload", "j:events", "../j", "*", "", " ", "x" * 65])
+async def test_what_cannot_be_an_id_is_no_job_whatever_key_it_names(queue: JobQueue, hands: Hands, name: str):
+    await put(queue, "j")
+    claimed = await (await hands()).take_one()
+    for call in (queue.get, queue.wait, queue.history, queue.cancel, queue.retry, queue.explain, queue.attempts):
+        with pytest.raises(JobNotFound, match="there is no job"):
+            await call(name)
+    with pytest.raises(JobNotFound, match="there is no job"):
+        await queue.set_priority(name, 1)
+    with pytest.raises(JobNotFound, match="there is no job"):
+        await anext(queue.events(name))
+    assert (await queue.get("j")).status is JobState.ACTIVE
+    assert claimed.job.id == "j"
