@@ -167,13 +167,14 @@ class Wire(_Taken):
         self._on_reply = on_reply
         self._over = asyncio.Event()
         self._error: Exception = exceptions.ConnectionError("it was closed")
-        self._greeted = False
+        self._greeted = self._sent = False
         self._write(packed("HELLO", 3))
 
     def send(self, *commands: bytes) -> None:
         """Send commands that were packed; what comes of them is told."""
         if not self._transport.is_closing():
             self._write(b"".join(commands))
+            self._sent = True
 
     @property
     def silent_s(self) -> float:
@@ -192,7 +193,9 @@ class Wire(_Taken):
 
     def _take(self, replies: list[Any]) -> None:
         self._moved_at = self._loop.time()
-        self._due = self._due and not replies
+        # The greeting's reply is not the one of what was sent along with it.
+        greeting = not self._greeted and len(replies) == 1
+        self._due = self._due and (not replies or (greeting and self._sent))
         for reply in replies:
             if isinstance(reply, exceptions.RedisError):
                 self._end(reply)
@@ -244,6 +247,9 @@ class Links:
             link = await self._open()
             try:
                 return await link.ask(commands, count, patience_s)
+            except exceptions.TimeoutError:
+                self.forget()  # the others lead to where nobody answers, too
+                raise
             finally:
                 if link.usable and link in self._kept:
                     self._idle.append(link)

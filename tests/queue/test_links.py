@@ -103,6 +103,27 @@ async def test_a_server_that_says_nothing_is_away():
     assert server.made == 2
 
 
+async def test_a_late_reply_is_waited_for_once_and_not_on_every_connection():
+    """A server that died without a word leaves all of them behind."""
+    hung = anyio.Event()
+
+    async def pong_until_hung(stream: SocketStream) -> None:
+        old = not hung.is_set()
+        while True:
+            asked = (await stream.receive()).count(b"PING")
+            if not (old and hung.is_set()):
+                await stream.send(b"+PONG\r\n" * asked)
+
+    server = Counted(pong_until_hung)
+    async with links_to(server, reply_s=0.1) as links:
+        await asyncio.gather(*(links.ask(PING, 1) for _ in range(3)))
+        assert server.made == 3
+        hung.set()
+        with pytest.raises(exceptions.TimeoutError):
+            await links.ask(PING, 1)
+        assert await links.ask(PING, 1) == ["PONG"]
+
+
 async def test_a_reply_that_keeps_coming_is_not_late():
     async def slowly(stream: SocketStream) -> None:
         await stream.receive()
@@ -377,6 +398,18 @@ async def test_a_wire_on_which_nothing_is_due_may_be_silent_and_one_that_owes_a_
             with anyio.fail_after(5), pytest.raises(exceptions.TimeoutError):
                 await wire.ended()
             group.cancel_scope.cancel()
+
+
+async def test_a_wire_owes_the_reply_of_what_was_sent_along_with_its_greeting():
+    async def greet_only(stream: SocketStream) -> None:
+        await greet(stream)
+        await silence(stream)
+
+    async with links_to(greet_only, reply_s=0.1) as links:
+        wire = await links.wire(lambda _: None)
+        wire.send(PING)
+        with anyio.fail_after(5), pytest.raises(exceptions.TimeoutError):
+            await wire.ended()
 
 
 @pytest.mark.parametrize(
