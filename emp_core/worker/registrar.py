@@ -62,6 +62,12 @@ class Registrar:
             self._resync = True
             self._changed.set()
 
+    def tell_again(self) -> None:
+        """What Redis was told, or told us, may be lost: say all of it again."""
+        self._told, self._told_facts = dict.fromkeys(self._lanes, -1.0), []
+        self._resync = True
+        self._changed.set()
+
     def forgotten(self) -> None:
         """Redis does not know this worker any more: it was silent for too long, or Redis lost its data."""
         log.warning("registering again: redis does not know this worker")

@@ -376,7 +376,8 @@ class Worker:
         held.stop("cancelled")
 
     def _returned(self) -> None:
-        """Redis is back: what was told meanwhile is lost, so look at everything."""
+        """Redis is back: what was told meanwhile is lost, so look at everything, and say everything."""
+        self._registrar.tell_again()
         self._claimer.wake()
 
 

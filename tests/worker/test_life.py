@@ -12,6 +12,7 @@ from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.links import _Link
 from emp_core.queue.queue import JobQueue
+from emp_core.testing.link import link_to
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
 
@@ -67,6 +68,31 @@ async def test_a_lane_that_went_and_came_back_is_served_at_once(
         await queue.client.zadd(queue.keys.fixed("lanes_empty"), {"steered": 1}, xx=True)
         await queue.client.rpush(queue.keys.worker(running.id, "inbox"), "due")
         await until(lambda: lane_is_gone(queue))
+
+
+async def test_what_redis_lost_of_a_worker_is_told_again_once_it_is_back(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """As when a replica takes over that had not heard all of it."""
+    await queue.submit(JobSpec("elsewhere"))
+    async with link_to(queue.url) as (link, url):
+        running = await start_worker(steered_binding(steering), redis_url=url, **SLOW_POLL)
+        await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        mine = queue.keys.worker(running.id, "lanes")
+        await queue.client.zadd(mine, {"elsewhere": 0.0})
+        await queue.client.zrem(mine, "steered")
+        await queue.client.zrem(queue.keys.lane_workers("steered"), running.id)
+        await link.cut()
+        await until(lambda: serves_again(queue, running.id))
+        await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        assert await queue.client.zrange(mine, 0, -1) == ["steered"]
+        await running.end()
+
+
+async def serves_again(queue: JobQueue, worker_id: str) -> bool:
+    return await queue.client.zscore(queue.keys.lane_workers("steered"), worker_id) is not None
 
 
 async def lane_is_gone(queue: JobQueue) -> bool:
