@@ -51,13 +51,17 @@ class FollowingConnection(QuickConnection):
         super().__init__(**options)
         self._locator = locator
 
-    async def _connect(self) -> None:
-        self.host, self.port = await self._locator.find()
+    async def connect(self) -> None:
+        """Connect, and log in: one that takes connections and says nothing is not the server any more."""
         try:
-            await super()._connect()  # type: ignore[no-untyped-call]  # redis-py annotates no results
+            await super().connect()  # type: ignore[no-untyped-call]  # redis-py annotates no results
         except BaseException:
             self._locator.moved(None)
             raise
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._locator.find()
+        await super()._connect()  # type: ignore[no-untyped-call]
 
 
 class FollowingTLSConnection(FollowingConnection, SSLConnection):

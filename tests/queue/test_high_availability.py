@@ -7,7 +7,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from emp_core.config import Settings
 from emp_core.errors import ConfigError
@@ -15,6 +18,7 @@ from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.connection import NotReady, connect, wait_for_redis
 from emp_core.queue.queue import JobQueue
+from emp_core.queue.topology import FollowingConnection
 from emp_core.testing.workers import WorkerStarter, fast_settings
 from tests.chaos.servers import HOST, Group, Server, cluster, free_ports, sentinels, server
 
@@ -141,6 +145,30 @@ async def test_a_blocked_read_on_a_master_that_is_demoted_is_not_ready(tmp_path:
                 await anyio.sleep(0.01)
             await admin.replicaof(HOST, other.port)
         await client.aclose()
+
+
+class Pointer:
+    """Knows one server until it is told otherwise."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.told: list[tuple[str, int] | None] = []
+
+    async def find(self) -> tuple[str, int]:
+        return HOST, self._port
+
+    def moved(self, node: tuple[str, int] | None) -> None:
+        self.told.append(node)
+
+
+async def test_where_nobody_answers_the_greeting_is_asked_about_again():
+    """A server that hangs still takes connections."""
+    async with await anyio.create_tcp_listener(local_host=HOST) as hung:
+        pointer = Pointer(hung.extra(SocketAttribute.local_port))  # noqa: S610 - not Django's
+        connection = FollowingConnection(locator=pointer, socket_timeout=0.05, retry=Retry(NoBackoff(), 0), protocol=2)
+        with pytest.raises(exceptions.TimeoutError):
+            await connection.connect()
+        assert pointer.told == [None]
 
 
 async def test_what_replicas_do_not_have_is_not_acknowledged(tmp_path: Path):
