@@ -36,13 +36,16 @@ class Calls:
     Attributes:
         client: redis-py's. Any: its own annotations leave open whether replies are text or bytes.
         copies_ms: how long replicas get to say that they have what was written.
+        block_ms: how long a read may wait for something to come: less than a reply may take.
     """
 
     def __init__(self, client: Any, url: str, settings: Settings) -> None:
         self.client = client
         self.keys = Keys(settings.namespace)
         self._url = url
-        self.copies_ms = Limits.of(settings.lease_s).copies_ms
+        limits = Limits.of(settings.lease_s)
+        self.copies_ms = limits.copies_ms
+        self.block_ms = round(limits.reply_s * 1000 / 2)
 
     async def run(self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any] = ()) -> Any:
         """Run a script that may be repeated.

@@ -13,7 +13,6 @@ from emp_core.queue.events import JobEvent, decode_event_fields
 
 __all__ = ["EventBatch", "EventReader"]
 
-_BLOCK_MS = 2000
 _COUNT = 100
 
 
@@ -123,7 +122,7 @@ class EventReader:
                 self._name,
                 {self._key: position},
                 count=_COUNT,
-                block=_BLOCK_MS if position == ">" else None,
+                block=self._calls.block_ms if position == ">" else None,
             )
         except exceptions.ResponseError as error:
             if str(error).startswith(("NOGROUP", "UNBLOCKED")):

@@ -5,6 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import pytest
+from attrs import evolve
 
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.stream import EventBatch, EventReader
@@ -216,3 +217,15 @@ async def test_a_redis_that_lost_its_data_is_read_from_its_new_beginning(queue: 
         await put(queue, "b")
         batch = await batches.next()
         assert ([event.job_id for event in batch.events], batch.gap) == (["b"], True)
+
+
+async def test_nothing_to_read_is_no_sign_that_redis_is_away(queue: JobQueue, caplog: pytest.LogCaptureFixture):
+    """However short the lease, and with it what a reply may take."""
+    async with (
+        JobQueue.connect(settings=evolve(queue.settings, lease_s=0.5)) as hasty,
+        reading(hasty.event_reader("g", "r")) as batches,
+    ):
+        with anyio.move_on_after(0.7) as quiet:
+            await batches.next()
+        assert quiet.cancelled_caught
+    assert "redis is away" not in caplog.text
