@@ -20,7 +20,7 @@ from emp_machine.plan.redis import REDIS, own_redis
 from emp_machine.plan.secrets import secret_names
 from emp_machine.plan.services import PlannedService, ServicePlanner
 from emp_machine.plan.wishes import wishes
-from emp_machine.plan.workers import WorkerPlanner, declared_variables, handed_to_workers
+from emp_machine.plan.workers import WorkerPlanner, declared_variables, for_installers, handed_to_workers
 from emp_machine.settings import MachineSettings, root_of
 
 __all__ = ["plan_machine"]
@@ -85,7 +85,9 @@ def plan_machine(
     if settings.redis_url is None:
         placed = [evolve(worker, instances={REDIS: ALONE, **worker.instances}) for worker in placed]
 
-    planner = ServicePlanner(plugins, environ, {gpu.index: gpu for gpu in usable}, root, machine.host, problems, notes)
+    by_index = {gpu.index: gpu for gpu in usable}
+    installers_environ = for_installers(environ, plugins)
+    planner = ServicePlanner(plugins, installers_environ, by_index, root, machine.host, problems, notes)
     services = {name: planner.service(name, entry, needed.get(name, ()), ports) for name, entry in entries.items()}
     shared = handed_to_workers(environ, plugins, handed_on)
     if settings.redis_url is None:

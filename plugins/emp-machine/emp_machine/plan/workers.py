@@ -16,7 +16,7 @@ from emp_machine.plan.placing import Placed
 from emp_machine.plan.redis import REDIS
 from emp_machine.plan.services import PlannedService, endpoint_of
 
-__all__ = ["WorkerPlanner", "declared_variables", "handed_to_workers"]
+__all__ = ["WorkerPlanner", "declared_variables", "for_installers", "handed_to_workers"]
 
 _OURS = re.compile(r"EMP_[A-Z0-9_]+")
 _STOP_MARGIN_S = 10.0
@@ -37,6 +37,15 @@ def handed_to_workers(environ: Mapping[str, str], plugins: Plugins, further: Col
         for name, value in sorted(environ.items())
         if value.strip() and (name in known or name in further or _OURS.fullmatch(name))
     }
+
+
+def for_installers(environ: Mapping[str, str], plugins: Plugins) -> dict[str, str]:
+    """The variables that installers get: all but the secrets of the core and of plugins. What they run is other people's
+    code, such as the scripts of custom nodes.
+    """
+    classes = (Settings, *plugins.settings_classes())
+    secret = {name for kind in classes for one in variables_of(kind) if one.secret for name in (one.name, *one.aliases)}
+    return {name: value for name, value in environ.items() if name not in secret}
 
 
 @define

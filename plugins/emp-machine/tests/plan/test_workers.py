@@ -35,6 +35,15 @@ def test_each_worker_is_led_to_its_own_instance_and_starts_after_it(make_plan: M
     assert made["worker-ollama"].environ["OLLAMA_PORT"] == "11434"
 
 
+def test_installers_get_no_secrets_of_the_hub(make_plan: MakePlan) -> None:
+    """They run other people's code: what pip builds, the scripts of custom nodes."""
+    made = make_plan({"WORKERS": "comfyui", "HUB_REDIS_URL": "redis://:hunter2@hub", "HF_TOKEN": "theirs"})
+    [service] = made.services
+    assert "hunter2" not in str(dict(service.config.environ))
+    assert service.config.environ["HF_TOKEN"] == "theirs"
+    assert "hunter2" in made.workers[0].environ["HUB_REDIS_URL"]
+
+
 def test_a_worker_of_several_services_is_led_to_all_of_them(make_plan: MakePlan) -> None:
     made = make_plan({"WORKERS": "both", **HUB})
     assert [(one.name, one.endpoint, one.needs) for one in made.workers] == [
