@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from emp_core.errors import ConfigError, InstallError
 from emp_core.plugins.loaded import Plugins
 from emp_core.services.installer import Installer, InstallEvent, InstallEventKind
 from emp_core.services.installing import dry_run, install
 from emp_machine.plan.model import MachinePlan, ServicePlan
+from emp_machine.processes.remains import MARK, end_remains
 from emp_machine.steps.records import read_record, write_record
 
 __all__ = ["Tell", "alone", "dry_run_services", "install_services", "installed_file"]
@@ -54,7 +55,8 @@ async def install_services(
     """Bring the services of a plan to where they can be started, in the plan's order.
 
     A service that fails does not keep the others from being installed. What was installed and verified before, and is
-    still there, is not started again to be verified.
+    still there, is not started again to be verified. Commands that an installation left running when it was killed are ended
+    first.
 
     Args:
         only: names of services; empty: all.
@@ -67,10 +69,11 @@ async def install_services(
     failed: dict[str, InstallError] = {}
     chosen = _chosen(plan, only)
     with alone(plan.root):
+        await end_remains(_remains_of(plan.root))
         for process in plan.processes:  # so that whatever starts them finds their folders
             process.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for service in chosen:
-            installer = _installer(service, plugins)
+            installer = _installer(_marked(service, plan.root), plugins)
             with _Journal.opened(plan.root, service.name, tell) as journal:
                 try:
                     await _install(installer, service, journal, again=again)
@@ -100,6 +103,17 @@ async def _install(installer: Installer, service: ServicePlan, journal: "_Journa
     journal.begin(service)
     await install(installer, journal.tell, again=again)
     journal.verified(service)
+
+
+def _remains_of(root: Path) -> Path:
+    """What installations mark their commands with: not the root itself, which stands for the processes of the plan."""
+    return root / "installing"
+
+
+def _marked(service: ServicePlan, root: Path) -> ServicePlan:
+    """The service, with an environment by which its commands are known again."""
+    environ = {**service.config.environ, MARK: f"{service.name}@{_remains_of(root)}"}
+    return evolve(service, config=evolve(service.config, environ=environ))
 
 
 def _chosen(plan: MachinePlan, only: Collection[str]) -> tuple[ServicePlan, ...]:

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 from emp_machine.installing.run import dry_run_services, install_services, installed_file
 from emp_machine.plan.model import MachinePlan, ServicePlan
@@ -89,6 +92,35 @@ def test_a_dry_run_tells_every_command_and_changes_nothing(tmp_path: Path):
     assert lines[0].startswith("# one, in ")
     assert lines[-1].endswith("make all")
     assert not (tmp_path / "root").exists()
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # nobody has asked for it yet
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_what_a_killed_installation_left_running_is_ended_by_the_next(tmp_path: Path):
+    """Its commands are in sessions of their own, and go on without it: pip, for minutes."""
+    os.mkfifo(tmp_path / "says")
+    script = f"test -e begun && exit; touch begun; echo $$ > {tmp_path}/says; exec sleep 600"
+    made = plan(tmp_path / "root", service(tmp_path / "root", "one", install=[["sh", "-c", script]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: the child uses none of them
+        child = os.fork()
+    if not child:
+        try:
+            installed(made)
+        finally:
+            os._exit(70)
+    left = psutil.Process(int((tmp_path / "says").read_text()))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not ended(left)
+    told = installed(made)
+    assert ended(left)
+    assert InstallEventKind.VERIFIED in {event.kind for _, event in told}
 
 
 def test_two_installations_of_one_machine_do_not_meet(tmp_path: Path):
