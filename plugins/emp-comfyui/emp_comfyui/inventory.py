@@ -7,7 +7,8 @@ import anyio
 from attrs import evolve, field, frozen
 
 from emp_comfyui.client import ComfyUIClient
-from emp_comfyui.needs import EMBEDDING, NODES, core_nodes, model_name
+from emp_comfyui.core_nodes import core_nodes
+from emp_comfyui.needs import EMBEDDING, NODES, model_name
 from emp_comfyui.node_info import Catalogue, read_catalogue
 from emp_core.errors import EmpError
 from emp_core.jobs.matching import ModelOffer

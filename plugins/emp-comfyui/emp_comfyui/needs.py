@@ -7,12 +7,11 @@ waits for ever.
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 from attrs import frozen
 
+from emp_comfyui.core_nodes import core_nodes
 from emp_comfyui.graph import Graph, needed_by, outputs_of, sinks
 from emp_comfyui.workflow import Workflow
 from emp_core.jobs.requirements import Requirements
@@ -23,7 +22,6 @@ __all__ = [
     "SERVERS",
     "Needs",
     "asked_by",
-    "core_nodes",
     "embeddings_in",
     "is_model_file",
     "may_be_output",
@@ -70,13 +68,6 @@ class Needs:
 
     models: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
-
-
-@lru_cache(maxsize=1)
-def core_nodes() -> frozenset[str]:
-    """The node classes that come with ComfyUI itself; frozen, see the file."""
-    text = files("emp_comfyui").joinpath("core_nodes.txt").read_text(encoding="utf-8")
-    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def model_name(name: str) -> str:

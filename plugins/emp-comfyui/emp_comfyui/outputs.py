@@ -12,7 +12,9 @@ from typing import Any
 from attrs import frozen
 
 from emp_comfyui.frames import Picture
+from emp_comfyui.graph import outputs_of
 from emp_comfyui.history import HistoryEntry
+from emp_comfyui.needs import may_be_output
 from emp_comfyui.run import RUN_SHARE, Finished
 from emp_comfyui.shared_files import LocalFile, SharedFolders
 from emp_comfyui.workflow import Workflow
@@ -26,6 +28,22 @@ from emp_core.storage.names import safe_key
 __all__ = ["OutputFile", "deliver", "media_type_of", "named_models", "read_outputs"]
 
 _FLAGS = frozenset({"animated"})
+_SILENT = frozenset(
+    {
+        "CLIPSave",
+        "CheckpointSave",
+        "ImageOnlyCheckpointSave",
+        "LoraSave",
+        "ModelSave",
+        "SaveImageDataSetToFolder",
+        "SaveImageTextDataSetToFolder",
+        "SaveLoRA",
+        "SaveLoRANode",
+        "SaveTrainingDataset",
+        "VAESave",
+    }
+)
+"""Classes of ComfyUI itself that write files on the server and tell nothing of them."""
 _MAX_TEXT = 100_000
 _MODELS_3D = (".glb", ".gltf", ".obj", ".fbx", ".stl", ".ply", ".usdz", ".splat", ".ksplat", ".spz")
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
@@ -135,7 +153,7 @@ async def deliver(
     """
     files, values = read_outputs(finished.entry)
     files = _wanted(files, temp_outputs=temp_outputs, others=bool(values or finished.pictures))
-    if not (files or values or finished.pictures):
+    if not (files or values or finished.pictures or _may_be_empty(workflow)):
         raise _nothing(finished.entry.prompt_id)
     for file in files:
         _check_name(file, finished.entry.prompt_id)
@@ -176,6 +194,12 @@ def _wanted(files: Sequence[OutputFile], *, temp_outputs: bool, others: bool) ->
     kept = tuple(file for file in files if file.type == "output")
     temporary = tuple(file for file in files if file.type == "temp")
     return kept + temporary if temp_outputs or not (kept or others) else kept
+
+
+def _may_be_empty(workflow: Workflow) -> bool:
+    graph = workflow.graph
+    ends = outputs_of(graph, may_be_output(graph), workflow.targets)
+    return workflow.allow_empty or (bool(ends) and all(workflow.class_of(node_id) in _SILENT for node_id in ends))
 
 
 def _has_safe_name(file: OutputFile) -> bool:
@@ -278,7 +302,8 @@ def _too_large(file: OutputFile, max_bytes: int, prompt_id: str) -> JobFailed:
 def _nothing(prompt_id: str) -> JobFailed:
     return JobFailed(
         "the workflow ran to its end and put out nothing",
-        hint="its output nodes gave no file and no text; is an input empty, or was everything blocked?",
+        hint="its output nodes gave no file and no text; is an input empty, or was everything blocked? If they write files "
+        "elsewhere, say allow_empty",
         details={"reason": "no_output", "prompt_id": prompt_id},
     )
 

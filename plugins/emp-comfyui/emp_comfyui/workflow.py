@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from attrs import field, frozen
 
+from emp_comfyui.core_nodes import core_nodes
 from emp_core.errors import InvalidJob
 
 __all__ = ["Workflow"]
@@ -16,6 +17,7 @@ _OURS = frozenset({"client_id", "prompt_id", "number", "front"})
 _FLAGS: Mapping[str, str] = {
     "temp_outputs": "Whether previews and other temporary outputs are kept; left out: as the worker is set.",
     "allow_partial": "Whether the valid outputs run when the server refuses others.",
+    "allow_empty": "Whether a run that puts nothing out is a success: its nodes write files elsewhere.",
     "derive_requirements": "Whether the job asks for workers that have the workflow's models and custom nodes; true.",
 }
 _KNOWN = ("prompt", "workflow", "extra_data", "partial_execution_targets", "server", *_FLAGS)
@@ -78,6 +80,7 @@ class Workflow:
         targets: ids of the output nodes that are to run; None: all.
         temp_outputs: whether temporary outputs are wanted; None: as the worker is set.
         allow_partial: whether the valid outputs may run when the server refuses others.
+        allow_empty: whether a run that puts nothing out is a success.
         derive_requirements: whether what the workflow needs is asked of workers at submit.
         server: the name of the only server of a cluster that may run it; None: any.
     """
@@ -90,6 +93,7 @@ class Workflow:
     targets: tuple[str, ...] | None = None
     temp_outputs: bool | None = None
     allow_partial: bool = False
+    allow_empty: bool = False
     derive_requirements: bool = True
     server: str | None = None
 
@@ -142,6 +146,7 @@ class Workflow:
             targets=None if targets is None else tuple(targets),
             temp_outputs=payload.get("temp_outputs"),
             allow_partial=bool(payload.get("allow_partial")),
+            allow_empty=bool(payload.get("allow_empty")),
             derive_requirements=payload.get("derive_requirements") is not False,
             server=server,
         )
@@ -202,15 +207,18 @@ def _graph(value: Any, path: str) -> Mapping[str, Mapping[str, Any]]:
         elif not isinstance(node.get("inputs"), Mapping):
             problems.append(f"{path}.{node_id}: the node has no inputs")
         else:
-            problems += (f"{path}.{node_id}.{problem}" for problem in _prefix_problems(node["inputs"]))
+            problems += (f"{path}.{node_id}.{problem}" for problem in _prefix_problems(node))
     _raise_if(problems)
     return value
 
 
-def _prefix_problems(inputs: Mapping[str, Any]) -> Iterator[str]:
-    """A node that saves outside of the output folder fails at the server, in words alone, after all others have run."""
-    prefix = inputs.get("filename_prefix")
-    if isinstance(prefix, str):
+def _prefix_problems(node: Mapping[str, Any]) -> Iterator[str]:
+    """A node that saves outside of the output folder fails at the server, in words alone, after all others have run.
+
+    Those of ComfyUI itself do. Of others some take such names, and write where they say.
+    """
+    prefix = node["inputs"].get("filename_prefix")
+    if isinstance(prefix, str) and node["class_type"] in core_nodes():
         path = posixpath.normpath(prefix.replace("\\", "/"))
         if path.startswith(("../", "/")) or path == ".." or path[1:2] == ":":
             yield "inputs.filename_prefix: it leads out of the server's output folder"

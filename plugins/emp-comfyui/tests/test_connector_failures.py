@@ -5,7 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
-from emp_comfyui.testing import FakeComfyUI, Faults, Hold, HttpFault, NodeCall, NodeClass, Result
+from emp_comfyui.testing import FakeComfyUI, Faults, Hold, HttpFault, Input, NodeCall, NodeClass, Result
 
 from emp_core.errors import (
     ConnectionLost,
@@ -146,6 +146,26 @@ async def test_a_run_that_put_nothing_out_is_a_failure(tmp_path: Path, graph: An
         with pytest.raises(JobFailed) as caught:
             await rig.run(graph)
     assert caught.value.details["reason"] == "no_output"
+
+
+async def test_a_run_may_put_nothing_out_where_its_payload_says_so(tmp_path: Path):
+    async with FakeComfyUI(faults=Faults(no_outputs=True)) as server, rigged(server.url, tmp_path) as rig:
+        result = await rig.run({"prompt": one_image(), "allow_empty": True})
+    assert (result.artifacts, result.data["outputs"]) == ((), {})
+
+
+async def test_nodes_that_never_tell_what_they_write_need_not(tmp_path: Path):
+    async def save_model(_: NodeCall) -> Result:
+        return Result()
+
+    async with FakeComfyUI() as server, rigged(server.url, tmp_path) as rig:
+        server.nodes.add(NodeClass("LoraSave", save_model, inputs={"image": Input("IMAGE")}, output_node=True))
+        graph = {"1": image(), "2": {"class_type": "LoraSave", "inputs": {"image": ["1", 0]}}}
+        result = await rig.run(graph)
+        assert result.artifacts == ()
+        server.faults = Faults(no_outputs=True)
+        with pytest.raises(JobFailed, match="put out nothing"):
+            await rig.run({**graph, "3": save("1")}, job_id="b")
 
 
 async def test_a_file_that_is_gone_is_a_failure_that_says_so(tmp_path: Path):

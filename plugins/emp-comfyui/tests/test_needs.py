@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from emp_comfyui.connector import ComfyUIWebSocketConnector
-from emp_comfyui.needs import NODES, core_nodes, needs_of
+from emp_comfyui.core_nodes import core_nodes
+from emp_comfyui.needs import NODES, needs_of
 from emp_comfyui.workflow import Workflow
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,6 +158,12 @@ def test_a_file_name_that_leads_out_of_the_output_folder_is_refused_at_submit(pr
 @pytest.mark.parametrize("prefix", ["x", "a/b/x", "a/../b", "%date:yyyy%/x", "..hidden/x"])
 def test_folders_within_the_output_folder_are_allowed(prefix: str):
     assert ComfyUIWebSocketConnector.payload_of(JobSpec("comfyui", payload=one_image(prefix=prefix))).graph
+
+
+@pytest.mark.parametrize("prefix", ["/mnt/shots/sh010/beauty", "U:\\shots\\sh010\\beauty"])
+def test_nodes_of_others_may_save_where_they_like(prefix: str):
+    graph = {**one_image(), "3": node("SaveEXR", images=["2", 0], filename_prefix=prefix)}
+    assert ComfyUIWebSocketConnector.payload_of(JobSpec("comfyui", payload=graph)).graph == graph
 
 
 def test_the_list_of_comfyuis_own_classes_never_changes():
