@@ -19,7 +19,7 @@ RENDERERS = {
     "pm2": "ecosystem.config.js",
     "supervisor": "supervisord.conf",
     "systemd": "a unit for each process, and emp-machine.target for all",
-    "compose": "docker-compose.yml, and .env with its secrets",
+    "compose": "docker-compose.yml, and secrets.env with its secrets",
     "docker": "Dockerfile, and for each pool the lists of its models and custom nodes",
     "kubernetes": "deployment.yaml, scaledobject.yaml for KEDA, and secret.yaml",
 }

@@ -1,5 +1,6 @@
 """``docker-compose.yml`` (https://github.com/compose-spec/compose-spec), for the images of `emp_machine.render.docker`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import yaml
 from emp_machine.plan.model import MachinePlan
 from emp_machine.render.containers import (
     DATA,
+    FILES,
     GID,
     HEALTHY,
-    MAPPING,
     UID,
     Container,
     containers,
@@ -18,17 +19,19 @@ from emp_machine.render.containers import (
     is_loopback,
     target_of,
 )
-from emp_machine.render.env import variables
 from emp_machine.render.files import RenderedFile
 
 __all__ = ["render"]
 
 _REDIS_IMAGE = "redis:7.4-alpine"
+_SECRETS = "secrets.env"
+"""Not ``.env``: that is the file that the plan itself is made from."""
+
 _LOGS = {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}}
 
 
 def render(plan: MachinePlan, folder: Path, *, per_gpu: bool = False) -> tuple[RenderedFile, ...]:  # noqa: ARG001 - what all renderers are given
-    """``docker-compose.yml``, and ``.env`` with the secrets that it refers to.
+    """``docker-compose.yml``, and ``secrets.env`` with the secrets that it reads.
 
     Services listen on all addresses inside the containers' own network, and on the host's loopback alone outside of it.
 
@@ -48,7 +51,7 @@ def render(plan: MachinePlan, folder: Path, *, per_gpu: bool = False) -> tuple[R
     secrets = {name: plan.environ[name] for one in made for name in one.secrets if name in plan.environ}
     return (
         RenderedFile(Path("docker-compose.yml"), _head(plan) + text),
-        RenderedFile(Path(".env"), _env_head(plan) + variables(secrets), private=True),
+        RenderedFile(Path(_SECRETS), _secrets(secrets), private=True),
     )
 
 
@@ -57,37 +60,50 @@ def _head(plan: MachinePlan) -> str:
     url = plan.environ.get("HUB_REDIS_URL", "")
     if not plan.own_redis and is_loopback(url):
         head += (
-            "# HUB_REDIS_URL names this machine itself, which a container takes for its own: where Redis runs on the host, say\n"
-            "# host.docker.internal in .env instead, and let Redis listen there.\n"
+            "# HUB_REDIS_URL names this machine itself, which a container takes for its own: where Redis runs on the host, call\n"
+            "# it host.docker.internal, let Redis listen there, and write this file again.\n"
         )
     return head
 
 
-def _env_head(plan: MachinePlan) -> str:
-    return "" if plan.environ else "# No secrets are needed.\n"
+def _secrets(secrets: Mapping[str, str]) -> str:
+    lines = [f"{name}={_quoted(value)}" for name, value in sorted(secrets.items())]
+    return "\n".join(["# Written by emp machine render compose, for docker-compose.yml.", *lines, ""])
+
+
+def _quoted(value: str) -> str:
+    """A value as Compose reads it: between single quotes nothing but backslashes is special, between double quotes ``$``
+    and escapes are (https://docs.docker.com/reference/compose-file/services/#env_file).
+    """
+    if not set("'\\") & set(value):
+        return f"'{value}'"
+    for special in ("\\", '"', "$"):
+        value = value.replace(special, f"\\{special}")
+    return '"' + value.replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def _service(one: Container, plan: MachinePlan) -> dict[str, Any]:
     environment = {name: _literal(value) for name, value in one.environ.items()}
-    environment |= {name: f"${{{name}:?set it in .env}}" for name in one.secrets}
     if plan.own_redis:
         environment["HUB_REDIS_URL"] = "redis://redis:6379"
-    mapping = plan.environ.get("EMP_SERVICE_MAPPING")
-    if mapping:
-        environment["EMP_SERVICE_MAPPING"] = MAPPING
-    volumes: list[dict[str, Any]] = [{"type": "volume", "source": _volume(one), "target": DATA}]
-    if mapping:
-        volumes.append({"type": "bind", "source": _literal(mapping), "target": MAPPING, "read_only": True})
+    volumes: list[dict[str, Any]] = [
+        {"type": "volume", "source": _volume(one), "target": DATA},
+        # Not a tmpfs: pip unpacks gigabytes there, and runs what it builds.
+        {"type": "volume", "target": "/tmp"},  # noqa: S108 - the container's own
+    ]
+    for name, file in one.files.items():
+        source = _literal(str(Path(file).expanduser().absolute()))
+        volumes.append({"type": "bind", "source": source, "target": FILES[name], "read_only": True})
     return {
         "build": {"context": ".", "dockerfile": "Dockerfile", "target": target_of(one)},
         "environment": environment,
+        "env_file": [_SECRETS],
         **({"ports": [f"127.0.0.1:{host}:{inside}" for host, inside in one.ports]} if one.ports else {}),
         "volumes": volumes,
         **({"depends_on": {"redis": {"condition": "service_healthy"}}} if plan.own_redis else {}),
         "extra_hosts": ["host.docker.internal:host-gateway"],
         **_confined(),
         "user": f"{UID}:{GID}",
-        "tmpfs": [f"/tmp:mode=1777,uid={UID},gid={GID}"],  # noqa: S108 - the container's own
         "shm_size": "2gb",
         "pids_limit": 8192,
         "deploy": {"resources": _resources(one)},

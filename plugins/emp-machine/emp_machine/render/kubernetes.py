@@ -5,6 +5,7 @@ KEDA's redis scaler counts the members of a sorted set as it does those of a lis
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -16,13 +17,14 @@ from emp_machine.errors import MachineError
 from emp_machine.plan.model import MachinePlan
 from emp_machine.render.containers import (
     DATA,
+    FILES,
     GID,
     HEALTHY,
     UID,
     Container,
-    containers,
     grace_s,
     is_loopback,
+    pod,
     target_of,
 )
 from emp_machine.render.files import RenderedFile
@@ -31,6 +33,7 @@ __all__ = ["render"]
 
 _NAME = "emp-worker"
 _SECRET = "emp-worker"  # noqa: S105 - the name of an object
+_FILES = "emp-worker-files"
 _LABELS = {"app.kubernetes.io/name": _NAME, "app.kubernetes.io/part-of": "emp"}
 _JOBS_PER_MACHINE = "5"
 _NOT_A_TAG = re.compile(r"[^a-z0-9-]+")
@@ -39,10 +42,11 @@ _NOT_A_TAG = re.compile(r"[^a-z0-9-]+")
 def render(plan: MachinePlan, folder: Path) -> tuple[RenderedFile, ...]:  # noqa: ARG001 - what all renderers are given
     """``deployment.yaml``, ``scaledobject.yaml``, and ``secret.yaml`` with what must not be read by everybody.
 
-    A pod is a machine: it has the plan's workers for one GPU, if they are bound to GPUs, and is named after itself.
+    A pod is a machine: it has the plan's workers for one GPU, and those that are bound to none, and is named after itself.
+    Files that variables name are read, and stand in the secret.
 
     Raises:
-        MachineError: the plan's Redis is on the machine itself: pods would not find it.
+        MachineError: the plan's Redis is on the machine itself: pods would not find it; or a file cannot be read.
     """
     url = plan.environ.get("HUB_REDIS_URL", "")
     if plan.own_redis or is_loopback(url):
@@ -50,11 +54,11 @@ def render(plan: MachinePlan, folder: Path) -> tuple[RenderedFile, ...]:  # noqa
             "pods need a Redis that all of them can reach, and HUB_REDIS_URL names this machine, or is not set",
             hint="set HUB_REDIS_URL to the address that Redis has in the cluster",
         )
-    made = containers(plan, per_gpu=True)[0]
+    made = pod(plan)
     return (
         RenderedFile(Path("deployment.yaml"), _text(_deployment(made, plan))),
         RenderedFile(Path("scaledobject.yaml"), _text(_authentication(url), _scaled(url, plan))),
-        RenderedFile(Path("secret.yaml"), _text(_secret(made, url, plan)), private=True),
+        RenderedFile(Path("secret.yaml"), _text(_secret(made, url, plan), *_files(made)), private=True),
     )
 
 
@@ -71,10 +75,25 @@ def _deployment(one: Container, plan: MachinePlan) -> dict[str, Any]:
     own_name = {"name": "MACHINE_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     gpus: dict[str, Any] = {"nvidia.com/gpu": len(one.gpus)} if one.gpus else {}
     check: dict[str, Any] = {"exec": {"command": list(HEALTHY)}, "periodSeconds": 30, "timeoutSeconds": 15}
-    container: dict[str, Any] = {
-        "name": "worker",
+    image = {
         "image": f"emp-{_NOT_A_TAG.sub('-', target_of(one))}:latest",
         "imagePullPolicy": "IfNotPresent",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    # An empty volume hides what was installed into the image (PREINSTALL), so it is filled from there first.
+    fill: dict[str, Any] = {
+        "name": "preinstalled",
+        **image,
+        "command": ["cp", "--archive", f"{DATA}/home", f"{DATA}/machine", "/volume/"],
+        "volumeMounts": [{"name": "data", "mountPath": "/volume"}],
+    }
+    container: dict[str, Any] = {
+        "name": "worker",
+        **image,
         "env": [*({"name": name, "value": value} for name, value in environ.items()), own_name],
         "envFrom": [{"secretRef": {"name": _SECRET}}],
         **({"ports": [{"containerPort": inside} for _, inside in one.ports]} if one.ports else {}),
@@ -82,16 +101,16 @@ def _deployment(one: Container, plan: MachinePlan) -> dict[str, Any]:
             "requests": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "20Gi"},
             "limits": {"memory": "64Gi", **gpus},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
         # Installing takes its time; what runs after that and is unwell is started again by the machine layer itself.
         "startupProbe": check | {"failureThreshold": 120},
         "readinessProbe": check,
-        "volumeMounts": [{"name": "data", "mountPath": DATA}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
+        "volumeMounts": [
+            {"name": "data", "mountPath": DATA},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+            *({"name": "files", "mountPath": FILES[name], "subPath": name} for name in one.files),
+        ],
     }
+    files = [{"name": "files", "secret": {"secretName": _FILES}}] if one.files else []
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -112,8 +131,9 @@ def _deployment(one: Container, plan: MachinePlan) -> dict[str, Any]:
                         "fsGroup": GID,
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
+                    "initContainers": [fill],
                     "containers": [container],
-                    "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+                    "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}, *files],
                 },
             },
         },
@@ -132,6 +152,22 @@ def _secret(one: Container, url: str, plan: MachinePlan) -> dict[str, Any]:
             "KEDA_REDIS_USERNAME": unquote(parts.username or ""),
             "KEDA_REDIS_PASSWORD": unquote(parts.password or ""),
         },
+    }
+
+
+def _files(one: Container) -> Iterator[dict[str, Any]]:
+    if not one.files:
+        return
+    try:
+        texts = {name: Path(file).expanduser().read_text(encoding="utf-8-sig") for name, file in one.files.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise MachineError(f"a file that pods need cannot be read: {error}") from error
+    yield {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": _FILES, "labels": _LABELS},
+        "type": "Opaque",
+        "stringData": texts,
     }
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from emp_machine.commands.render import RENDERERS
+from emp_machine.plan.model import GpuPlan
 
 from .conftest import Emp
 
@@ -136,3 +138,38 @@ def test_an_old_env_file_installs_what_it_installed(emp: Emp, tmp_path: Path) ->
     assert said.code == 0
     for told in ("https://github.com/stakeordie/ComfyUI.git", "main", "llama3.2:1b"):
         assert told in said.out
+
+
+def test_an_old_compose_file_has_a_container_for_each_gpu(
+    emp: Emp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`worker-gpu0` with one GPU of its own, the repository, the hub and the machine's name."""
+    monkeypatch.setattr("emp_machine.plan.here.found_gpus", lambda: ((GpuPlan(0), GpuPlan(1)), ()))
+    environ = {
+        "WORKERS": "comfyui",
+        "MACHINE_ID": "1",
+        "NUM_GPUS": "2",
+        "REDIS_API_HOST": "redis-api",
+        "REDIS_API_PORT": "8001",
+        "COMFY_REPO_URL": "https://github.com/stakeordie/ComfyUI.git",
+    }
+    assert emp("render", "compose", "--per-gpu", **environ).code == 0
+    services = yaml.safe_load((tmp_path / "docker-compose.yml").read_text())["services"]
+    assert services.keys() == {"worker-gpu0", "worker-gpu1"}
+    for gpu, port in (("0", 8188), ("1", 8189)):
+        one = services[f"worker-gpu{gpu}"]
+        environment = one["environment"]
+        assert environment["COMFYUI_REPO_URL"] == environ["COMFY_REPO_URL"]
+        assert (environment["MACHINE_ID"], environment["WORKERS"]) == (f"1-gpu{gpu}", "comfyui:1")
+        [device] = one["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "device_ids": [gpu], "capabilities": ["gpu"]}
+        assert one["ports"] == [f"127.0.0.1:{port}:8188"]
+    assert "HUB_REDIS_URL='redis://redis-api:8001'" in (tmp_path / "secrets.env").read_text()
+
+
+@pytest.mark.parametrize("kind", RENDERERS)
+def test_the_file_of_variables_that_the_plan_is_made_from_stays_as_it_is(emp: Emp, tmp_path: Path, kind: str) -> None:
+    text = OLD_ENV.replace("localhost", "hub.example.org")
+    (tmp_path / ".env").write_text(text)
+    assert emp("render", kind, GPU_MODE="mock").code == 0
+    assert (tmp_path / ".env").read_text() == text

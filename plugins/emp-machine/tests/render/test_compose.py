@@ -31,8 +31,8 @@ def planned(gpus: int = 2, mock: bool = False, **environ: str) -> MachinePlan:
 def composed(plan: MachinePlan, folder: Path, **how: bool) -> tuple[dict[str, Any], str]:
     """The document, and the file of secrets."""
     files = {one.path.name: one for one in compose.render(plan, folder, **how)}
-    assert files[".env"].private
-    return yaml.safe_load(files["docker-compose.yml"].text), files[".env"].text
+    assert files["secrets.env"].private
+    return yaml.safe_load(files["docker-compose.yml"].text), files["secrets.env"].text
 
 
 @pytest.mark.parametrize("per_gpu", [False, True])
@@ -54,7 +54,7 @@ def test_one_container_has_the_ports_the_gpus_and_the_variables_of_the_plan(tmp_
     assert device == {"driver": "nvidia", "device_ids": ["0", "1"], "capabilities": ["gpu"]}
     environment = worker["environment"]
     assert (environment["WORKERS"], environment["NUM_GPUS"]) == ("comfyui,ollama", "2")
-    assert environment["HUB_REDIS_URL"].startswith("${HUB_REDIS_URL:")
+    assert worker["env_file"] == ["secrets.env"]
 
 
 def test_per_gpu_each_gpu_has_a_container_and_the_rest_one_more(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_per_gpu_each_gpu_has_a_container_and_the_rest_one_more(tmp_path: Path) 
     assert services["worker-gpu1"]["ports"] == ["127.0.0.1:8190:8188", "127.0.0.1:8191:8189"]
     assert services["worker"]["ports"] == ["127.0.0.1:11434:11434"]
     devices = [one["deploy"]["resources"].get("reservations", {}).get("devices") for one in services.values()]
-    assert [one and one[0]["device_ids"] for one in devices] == [["0"], ["1"], None]
+    assert [one and one[0]["device_ids"] for one in devices] == [["0"], ["1"], ["0", "1"]]
     assert [one["environment"]["MACHINE_ID"] for one in services.values()] == ["box-gpu0", "box-gpu1", "box"]
     assert [one["environment"]["NUM_GPUS"] for one in services.values()] == ["1", "1", "0"]
     assert [one["build"]["target"] for one in services.values()] == ["comfyui", "comfyui", "ollama"]
@@ -107,9 +107,67 @@ def test_secrets_stand_in_the_private_file_alone(tmp_path: Path) -> None:
     plan = planned(WORKERS="comfyui,openai", OPENAI_API_KEY="sk-hunter2", EMP_STORE="azure://x?sig=hunter2")
     document, secrets = composed(plan, tmp_path)
     assert "hunter2" not in json.dumps(document)
-    assert "OPENAI_API_KEY=sk-hunter2" in secrets
+    assert "OPENAI_API_KEY='sk-hunter2'" in secrets
     assert HUB in secrets
-    assert document["services"]["worker"]["environment"]["OPENAI_API_KEY"].startswith("${OPENAI_API_KEY:")
+    assert "OPENAI_API_KEY" not in document["services"]["worker"]["environment"]
+
+
+def test_the_file_that_the_plan_is_made_from_is_not_written_over(tmp_path: Path) -> None:
+    """Compose reads `.env` by itself, and so does `emp machine`: it is its user's."""
+    written = {one.path.name for one in (*compose.render(planned(), tmp_path), *docker.render(planned(), tmp_path))}
+    assert ".env" not in written
+
+
+@pytest.mark.parametrize(
+    ("secret", "line"),
+    [
+        ('p$5w "#x" ${HOME}', """'p$5w "#x" ${HOME}'"""),
+        ("it's $5", '"it\'s \\$5"'),
+        ("ends with \\", '"ends with \\\\"'),
+        ("two\nlines", "'two\nlines'"),
+    ],
+)
+def test_secrets_stand_there_as_compose_reads_them(tmp_path: Path, secret: str, line: str) -> None:
+    _, secrets = composed(planned(WORKERS="openai", OPENAI_API_KEY=secret), tmp_path)
+    assert f"\nOPENAI_API_KEY={line}\n" in secrets
+
+
+def test_pip_has_room_for_what_it_builds_and_may_run_it(tmp_path: Path) -> None:
+    """Docker mounts a tmpfs noexec, and what lies in it counts as memory."""
+    document, _ = composed(planned(), tmp_path)
+    worker = document["services"]["worker"]
+    assert {"type": "volume", "target": "/tmp"} in worker["volumes"]
+    assert "tmpfs" not in worker
+
+
+def test_per_gpu_as_many_workers_run_as_are_asked_for(tmp_path: Path) -> None:
+    document, _ = composed(planned(WORKERS="comfyui:3,echo:5", COMFYUI_INSTANCES_PER_GPU="2"), tmp_path, per_gpu=True)
+    asked = {name: one["environment"]["WORKERS"] for name, one in document["services"].items()}
+    assert asked == {"worker-gpu0": "comfyui:2", "worker-gpu1": "comfyui:1", "worker": "echo:5"}
+    assert "reservations" not in document["services"]["worker"]["deploy"]["resources"], "it uses no GPU"
+
+
+def test_files_that_variables_name_are_there_inside(tmp_path: Path) -> None:
+    for name in ("mapping", "models", "nodes"):
+        (tmp_path / f"{name}.json").write_text("{}" if name == "mapping" else "[]")
+    environ = {
+        "EMP_SERVICE_MAPPING": f"{tmp_path}/mapping.json",
+        "COMFYUI_MODELS": f"{tmp_path}/models.json",
+        "COMFYUI_CUSTOM_NODES": f"{tmp_path}/nodes.json",
+    }
+    document, _ = composed(planned(**environ), tmp_path)
+    worker = document["services"]["worker"]
+    bound = {one["source"]: one["target"] for one in worker["volumes"] if one["type"] == "bind"}
+    assert bound == {outside: worker["environment"][name] for name, outside in environ.items()}
+    assert all(one["read_only"] for one in worker["volumes"] if one["type"] == "bind")
+
+
+def test_numbers_of_the_hosts_gpus_mean_nothing_inside(tmp_path: Path) -> None:
+    plan = planned(WORKERS="comfyui", NUM_GPUS="1", CUDA_VISIBLE_DEVICES="1")
+    document, _ = composed(plan, tmp_path)
+    [worker] = document["services"].values()
+    assert "CUDA_VISIBLE_DEVICES" not in worker["environment"]
+    assert worker["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] == ["1"]
 
 
 def test_a_redis_of_the_machines_own_is_a_container_that_is_waited_for(tmp_path: Path) -> None:
@@ -119,6 +177,7 @@ def test_a_redis_of_the_machines_own_is_a_container_that_is_waited_for(tmp_path:
     assert worker["depends_on"] == {"redis": {"condition": "service_healthy"}}
     assert not any(port.endswith(":6379") for port in worker["ports"])
     assert "HUB_REDIS_URL" not in secrets
+    assert "HUB_REDIS_URL" not in (composed(planned(), tmp_path)[0]["services"]["worker"]["environment"])
 
 
 def test_a_dollar_stays_a_dollar(tmp_path: Path) -> None:

@@ -35,6 +35,39 @@ def test_a_pod_has_one_gpu_and_is_named_after_itself(tmp_path: Path) -> None:
     assert pod["terminationGracePeriodSeconds"] > 30
 
 
+def test_a_pod_has_the_workers_of_one_gpu_and_those_of_none(tmp_path: Path) -> None:
+    environ = {"WORKERS": "comfyui,ollama:2,openai", "OPENAI_API_KEY": "x", "COMFYUI_INSTANCES_PER_GPU": "2"}
+    [deployment] = rendered(tmp_path, **environ)["deployment.yaml"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    said = {one["name"]: one.get("value") for one in container["env"]}
+    assert said["WORKERS"] == "comfyui:2,ollama:2,openai:1"
+    assert container["image"] == "emp-common:latest"
+    assert [one["containerPort"] for one in container["ports"]] == [8188, 8189, 11434]
+
+
+def test_what_was_installed_into_the_image_is_in_the_pods_volume(tmp_path: Path) -> None:
+    [deployment] = rendered(tmp_path)["deployment.yaml"]
+    pod = deployment["spec"]["template"]["spec"]
+    [fill], [container] = pod["initContainers"], pod["containers"]
+    assert (fill["image"], fill["securityContext"]) == (container["image"], container["securityContext"])
+    assert [one["name"] for one in fill["volumeMounts"]] == ["data"]
+
+
+def test_files_that_variables_name_are_there_in_a_pod(tmp_path: Path) -> None:
+    (tmp_path / "models.json").write_text("[]")
+    files = rendered(tmp_path, COMFYUI_MODELS=f"{tmp_path}/models.json")
+    pod = files["deployment.yaml"][0]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    said = {one["name"]: one.get("value") for one in container["env"]}
+    [mounted] = [one for one in container["volumeMounts"] if one["name"] == "files"]
+    assert (mounted["mountPath"], mounted["subPath"]) == (said["COMFYUI_MODELS"], "COMFYUI_MODELS")
+    _, held = files["secret.yaml"]
+    assert held["stringData"] == {"COMFYUI_MODELS": "[]"}
+    assert pod["volumes"][-1]["secret"]["secretName"] == held["metadata"]["name"]
+    for document in (*files["deployment.yaml"], held):
+        kubernetes_validate.validate(document, "1.31", strict=True)
+
+
 def test_a_pod_is_confined(tmp_path: Path) -> None:
     [deployment] = rendered(tmp_path)["deployment.yaml"]
     pod = deployment["spec"]["template"]["spec"]
