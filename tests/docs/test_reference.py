@@ -71,6 +71,14 @@ def test_every_error_has_its_code_type_and_exit_code_on_the_page(kind: type[EmpE
         assert row[-1] == f"`{kind.exit_code}`"
 
 
+@pytest.mark.parametrize("exit_code", [2, 3])
+def test_errors_of_attempts_that_end_a_command_otherwise_than_with_1_are_named(exit_code: int) -> None:
+    found = re.search(rf"^- {exit_code}: (.*?)[;.]\n(?=- |\n)", ERRORS.text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    kinds = [kind for kind in of_an_attempt() if issubclass(kind, EmpError)]
+    assert set(re.findall(r"`(\w+)`", found[1])) == {kind.code for kind in kinds if kind.exit_code == exit_code}
+
+
 def test_every_code_that_the_scripts_and_commands_give_is_on_the_page() -> None:
     given = set(re.findall(r"\bfail\(id, facts, '(\w+)'", SCRIPTS))
     given |= set(re.findall(r'"code": "(\w+)"', inspect.getsource(failures)))
