@@ -60,6 +60,7 @@ class SignalFile(SpotNotice):
         self._path = anyio.Path(path)
         self._every_s = every_s
         self._sleep = sleep
+        self._in_trouble = False
 
     async def wait(self) -> str:
         """Look until it is there."""
@@ -67,12 +68,27 @@ class SignalFile(SpotNotice):
             try:
                 async with await self._path.open("rb") as file:
                     said = await file.read(_SAID_MAX)
-            except FileNotFoundError:
+            except OSError as error:
+                if await self._is_there():
+                    return f"{self._path} is there, and cannot be read: {error.strerror}"
+                self._note_trouble(error)
                 await self._sleep(self._every_s)
                 continue
-            except OSError as error:
-                return f"{self._path} is there, and cannot be read: {error.strerror}"
             return said.decode(errors="replace").partition("\n")[0].strip() or f"{self._path} is there"
+
+    async def _is_there(self) -> bool:
+        """A path that this user may not look at tells nothing, and drains no machine."""
+        try:
+            await self._path.lstat()
+        except OSError:
+            return False
+        return True
+
+    def _note_trouble(self, error: OSError) -> None:
+        """Once: it is looked for every few seconds."""
+        if not isinstance(error, FileNotFoundError) and not self._in_trouble:
+            self._in_trouble = True
+            log.warning("a spot notice cannot be looked for", source=self.name, error=error.strerror)
 
 
 @frozen
@@ -121,7 +137,7 @@ class MetadataPoll(SpotNotice):
                 headers["X-aws-ec2-metadata-token"] = token.text.strip()
             async with client.stream("GET", self._metadata.url, headers=headers) as answer:
                 text = await _text(answer)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a token that no header can hold
             self._note_trouble(f"{type(error).__name__}: {error}")
             return None
         if answer.status_code >= 400 and answer.status_code != 404:

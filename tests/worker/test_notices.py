@@ -85,6 +85,29 @@ async def test_an_empty_file_is_a_notice_too(tmp_path: Path):
     assert "going is there" in await SignalFile(tmp_path / "going", 5.0).wait()
 
 
+async def test_a_file_that_cannot_be_looked_for_is_no_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every worker of the fleet would drain for a mistake in a path."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path / ("x" * 300), tmp_path / "file" / "going"):
+        notice = SignalFile(path, 5.0)
+        waits = Waits(at={3: lambda notice=notice: setattr(notice, "_path", anyio.Path(tmp_path / "file"))})
+        notice._sleep = waits
+        with anyio.fail_after(10):
+            assert "file is there" in await notice.wait()
+        assert waits.count == 3
+
+
+async def test_a_token_that_no_header_can_hold_is_asked_for_again(metadata: Metadata, monkeypatch: pytest.MonkeyPatch):
+    aws = CLOUDS["aws"]
+    here = evolve(aws, url=f"{metadata.url}/going", token_url=f"{metadata.url}/token")
+    monkeypatch.setattr(notices, "CLOUDS", {"aws": here})
+    metadata.answers = {"/token": [(200, "t\N{SNOWMAN}"), (200, "token")], "/going": [(200, "terminate")]}
+    waits = Waits()
+    with anyio.fail_after(10):
+        assert await MetadataPoll("aws", 5.0, sleep=waits).wait() == "terminate"
+    assert waits.count == 1
+
+
 @pytest.mark.parametrize("quiet", [(404, ""), (204, ""), (200, ""), (200, "FALSE"), (200, "null"), (503, "wait")])
 async def test_an_address_is_asked_until_it_tells(metadata: Metadata, quiet: tuple[int, str]):
     metadata.answers["/going"] = [quiet, quiet, (200, "terminating at noon")]
