@@ -7,6 +7,7 @@ import click
 
 from emp_core.cli import checks
 from emp_core.cli.checks import Check, State
+from emp_core.cli.checks_queue import check_queue
 from emp_core.cli.checks_services import check_services
 from emp_core.cli.failures import DONE, UNREACHED, USAGE
 from emp_core.cli.interruptible import run_async
@@ -24,7 +25,7 @@ _COLOURS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Check settings, plugins, the service mapping, Redis, services, artifacts, disk and GPUs, and say what to do.
+    """Check settings, plugins, the service mapping, Redis, the queue, services, artifacts, disk and GPUs.
 
     Nothing is started. A warning stands for what may be as it should, a failure for what keeps a command from
     working: exit 0 without failures, 3 when all that failed is that something could not be reached, 2 otherwise.
@@ -71,7 +72,9 @@ async def _checks() -> AsyncIterator[Check]:
     plugins = load_plugins()
     for check in checks.check_plugins(plugins):
         yield check
-    yield await checks.check_redis(settings)
+    yield (redis := await checks.check_redis(settings))
+    if redis.state is not State.FAIL and (queue := await check_queue(settings)) is not None:
+        yield queue
     async for check in check_services(settings, plugins, environ):
         yield check
     async for check in checks.check_stores(settings, plugins, environ):

@@ -23,6 +23,7 @@ from emp_core.queue.embedded import running
 from emp_core.queue.events import JobEvent
 from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.following import Follower
+from emp_core.queue.health import QueueHealth, read_health
 from emp_core.queue.keys import Keys
 from emp_core.queue.listening import Listener
 from emp_core.queue.machines import MachineView, read_machines
@@ -198,6 +199,11 @@ class JobQueue:
             JobNotFound: there is no such job.
         """
         return await explain(self._open.calls, await self.get(job_id, payload=False), await self.workers())
+
+    async def health(self) -> QueueHealth:
+        """Whether the queue gets on: what waits and runs longest, and what does not move though it should."""
+        workers = len(await self.workers())
+        return await read_health(self._open.calls, workers, self.explain, lease_s=self.settings.lease_s)
 
     # -- following -----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from emp_core.jobs.states import JobState
 from emp_core.queue.attempts import AttemptRecord
 from emp_core.queue.events import JobEvent
 from emp_core.queue.explain import Explanation
+from emp_core.queue.health import QueueHealth
 from emp_core.queue.machines import MachineView
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import WorkerView
@@ -105,6 +106,11 @@ class SyncJobQueue:
         """Why the job is where it is."""
         explanation: Explanation = self._call(lambda: self._queue.explain(job_id))
         return explanation
+
+    def health(self) -> QueueHealth:
+        """Whether the queue gets on."""
+        health: QueueHealth = self._call(self._queue.health)
+        return health
 
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The job, once it is in a final state."""

@@ -219,7 +219,7 @@ def test_the_doctor_finds_an_installation_in_order(on_hub: Emp):
     ended = on_hub("doctor", "--json", WORKERS="echo")
     assert ended.code == 0
     found = states(ended.data)
-    for name in ("settings", "mapping", "workers", "service echo", "redis", "artifacts", "disk", "gpus"):
+    for name in ("settings", "mapping", "workers", "service echo", "redis", "queue", "artifacts", "disk", "gpus"):
         assert found[name] in ("ok", "warn"), name
     lines = on_hub("doctor", WORKERS="echo").out.splitlines()
     assert any(line.startswith("ok    redis: ") for line in lines)
