@@ -68,6 +68,9 @@ class SignalFile(SpotNotice):
             try:
                 async with await self._path.open("rb") as file:
                     said = await file.read(_SAID_MAX)
+            except FileNotFoundError:
+                await self._sleep(self._every_s)
+                continue
             except OSError as error:
                 if await self._is_there():
                     return f"{self._path} is there, and cannot be read: {error.strerror}"
@@ -86,7 +89,7 @@ class SignalFile(SpotNotice):
 
     def _note_trouble(self, error: OSError) -> None:
         """Once: it is looked for every few seconds."""
-        if not isinstance(error, FileNotFoundError) and not self._in_trouble:
+        if not self._in_trouble:
             self._in_trouble = True
             log.warning("a spot notice cannot be looked for", source=self.name, error=error.strerror)
 

@@ -85,7 +85,7 @@ async def test_an_empty_file_is_a_notice_too(tmp_path: Path):
     assert "going is there" in await SignalFile(tmp_path / "going", 5.0).wait()
 
 
-async def test_a_file_that_cannot_be_looked_for_is_no_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_file_that_cannot_be_looked_for_is_no_notice(tmp_path: Path):
     """Every worker of the fleet would drain for a mistake in a path."""
     (tmp_path / "file").touch()
     for path in (tmp_path / ("x" * 300), tmp_path / "file" / "going"):
