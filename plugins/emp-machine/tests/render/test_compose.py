@@ -155,7 +155,7 @@ def test_files_that_variables_name_are_there_inside(tmp_path: Path) -> None:
         "COMFYUI_MODELS": f"{tmp_path}/models.json",
         "COMFYUI_CUSTOM_NODES": f"{tmp_path}/nodes.json",
     }
-    document, _ = composed(planned(**environ), tmp_path)
+    document, _ = composed(planned(2, False, **environ), tmp_path)
     worker = document["services"]["worker"]
     bound = {one["source"]: one["target"] for one in worker["volumes"] if one["type"] == "bind"}
     assert bound == {outside: worker["environment"][name] for name, outside in environ.items()}
