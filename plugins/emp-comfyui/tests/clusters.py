@@ -33,10 +33,13 @@ class Fakes:
     def server(self, name: str, **more: Any) -> ComfyUIServer:
         return ComfyUIServer(name, self[name].host, self[name].port, **more)
 
+    def described(self, *names: str) -> str:
+        """Some of the servers, as ``NUKE_COMFYUI_SERVERS`` tells them."""
+        return json.dumps([self.server(name).as_dict() for name in names])
+
     def environ(self, folder: Path, **more: str) -> dict[str, str]:
-        described = [self.server(name).as_dict() for name in self.servers]
         file = {"EMP_COMFYUI_SERVERS_FILE": str(folder / "changes.json")}
-        return {**QUICK, **file, "NUKE_COMFYUI_SERVERS": json.dumps(described), **more}
+        return {**QUICK, **file, "NUKE_COMFYUI_SERVERS": self.described(*self.servers), **more}
 
     def pool(self, folder: Path, **more: str) -> ComfyUIServerPool:
         return ComfyUIServerPool.from_env(self.environ(folder, **more))

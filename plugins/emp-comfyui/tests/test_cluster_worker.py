@@ -155,6 +155,31 @@ async def test_a_run_that_a_dead_worker_left_is_adopted_at_its_server(
     assert done.usage["adopted"] is True
 
 
+async def test_a_run_that_was_left_at_a_server_that_is_away_is_stopped_when_it_is_back(
+    queue: JobQueue, start_worker: WorkerStarter, tmp_path: Path
+) -> None:
+    async with fakes("a", "b") as servers:
+        environ = servers.environ(tmp_path)
+        hold = servers["a"].hold("ProbeSlow", at_step=2)
+        alone = {**environ, "EMP_COMFYUI_CANCEL_S": "0", "NUKE_COMFYUI_SERVERS": servers.described("a")}
+        first = await start_worker(cluster_of(alone), name="first")
+        job = await queue.submit(JobSpec("comfyui", payload=slow_image(400)))
+        await hold.reached()
+        await until_checkpoint(queue, job.id)
+        await first.end()
+        servers["a"].fail(HttpFault("*", "hang", times=None))
+        await start_worker(cluster_of(environ), name="second")
+        done = await finished(queue, job)
+        assert servers["a"].queue.remaining() == 1
+        servers["a"].faults = Faults()
+        await servers["a"].until(lambda: bool(servers["a"].interrupts))
+        hold.release()
+        await servers["a"].until(lambda: servers["a"].queue.remaining() == 0)
+    assert done.status is JobState.COMPLETED
+    assert done.result is not None
+    assert done.result["data"]["server"] == "b"
+
+
 async def until_checkpoint(queue: JobQueue, job_id: str) -> None:
     with anyio.fail_after(60):
         while not (await queue.get(job_id)).service_job_id:  # noqa: ASYNC110 - nobody tells of checkpoints

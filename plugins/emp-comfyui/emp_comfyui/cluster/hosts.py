@@ -21,7 +21,6 @@ class _Host:
     server: ComfyUIServer
     connector: ComfyUIWebSocketConnector
     users: int = 0
-    left: bool = False
     is_ready: bool = False
     getting_ready: anyio.Lock = field(factory=anyio.Lock)
 
@@ -37,11 +36,17 @@ class Hosts:
         self._config = config
         self._servers: dict[str, ComfyUIServer] = {}
         self._hosts: dict[str, _Host] = {}
+        self._left: list[_Host] = []
+        """Those that nobody will ask for any more; closed when nobody uses them."""
 
     @property
     def servers(self) -> tuple[ComfyUIServer, ...]:
         """The servers, in order."""
         return tuple(self._servers.values())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a server of this name."""
+        return name in self._servers
 
     def server(self, name: str) -> ComfyUIServer:
         """A server by its name.
@@ -57,6 +62,10 @@ class Hosts:
     def have(self, servers: Iterable[ComfyUIServer]) -> None:
         """Have these servers and no others."""
         self._servers = {server.name: server for server in servers}
+        for name, host in [*self._hosts.items()]:
+            server = self._servers.get(name)
+            if server is None or server.environ() != host.server.environ():
+                self._left.append(self._hosts.pop(name))
 
     @asynccontextmanager
     async def connector(self, name: str, *, ready: bool = False) -> AsyncIterator[ComfyUIWebSocketConnector]:
@@ -77,7 +86,7 @@ class Hosts:
             yield host.connector
         finally:
             host.users -= 1
-            await self._let_go(host)
+            await self._close_left()
 
     async def refresh(self, name: str) -> None:
         """Have the connector to a server know what it has now. Raises as `connector` does."""
@@ -109,30 +118,21 @@ class Hosts:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        hosts, self._hosts = list(self._hosts.values()), {}
-        for host in hosts:
-            host.left = True
-            await self._let_go(host)
+        self._left += self._hosts.values()
+        self._hosts = {}
+        await self._close_left()
 
     def _host(self, server: ComfyUIServer) -> _Host:
-        host = self._hosts.get(server.name)
-        if host is None or host.server.url != server.url:
-            if host is not None:
-                host.left = True
-            host = _Host(server, ComfyUIWebSocketConnector(self._config_for(server)))
-            self._hosts[server.name] = host
-        return host
+        if server.name not in self._hosts:
+            self._hosts[server.name] = _Host(server, ComfyUIWebSocketConnector(self._config_for(server)))
+        return self._hosts[server.name]
 
     def _config_for(self, server: ComfyUIServer) -> ServiceConfig:
         environ: Mapping[str, str] = {**self._config.environ, **server.environ()}
         return ServiceConfig(self._config.name, environ, self._config.options)
 
-    async def _let_go(self, host: _Host) -> None:
-        """Close a connector that nobody uses and nobody will."""
-        gone = host.server.name not in self._servers
-        if host.users or not (host.left or gone):
-            return
-        if self._hosts.get(host.server.name) is host:
-            del self._hosts[host.server.name]
-        with anyio.move_on_after(_CLOSE_LIMIT_S, shield=True):
-            await host.connector.disconnect()
+    async def _close_left(self) -> None:
+        for host in [one for one in self._left if not one.users]:
+            self._left.remove(host)
+            with anyio.move_on_after(_CLOSE_LIMIT_S, shield=True):
+                await host.connector.disconnect()

@@ -216,8 +216,11 @@ class ComfyUIServerPool:
         for server in changed:
             if server.name in known:
                 self._change(server)
-            else:
+                continue
+            try:
                 self.add(server)
+            except ConfigError as error:  # the program itself has added it under another name
+                log.error("a server cannot be taken in", server=server.name, error=error.message)  # noqa: TRY400 - its trace says nothing more
 
     async def service_infos(self) -> dict[str, ServiceInfo]:
         """What the servers that take workflows now say of themselves, by name. One that does not say it in time is left out."""

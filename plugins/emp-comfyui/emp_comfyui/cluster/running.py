@@ -56,8 +56,10 @@ class ClusterRun:
         )
 
     async def _run_at(self, place: Place) -> tuple[JobResult, PathMap]:
-        if place.setback is not None and self.context.service_job_id is not None:
-            self.upkeep.leave(place.setback.endpoint, self.context.service_job_id)
+        left_at, left = self.context.endpoint, self.context.service_job_id
+        if left is not None and left_at is not None and left_at != place.name:
+            # Begun there just now, or by an earlier attempt: it may still wait or run.
+            self.upkeep.leave(left_at, left)
         self.context.run_at(place.name)
         await self._tell(place)
         paths = self.hosts.server(place.name).paths

@@ -35,7 +35,9 @@ class Upkeep:
         self._something_to_do = anyio.Event()
 
     def leave(self, server: str, prompt_id: str) -> None:
-        """A job goes on elsewhere; its prompt may still wait or run at this server."""
+        """A job goes on elsewhere; its prompt may still wait or run at this server, if it is one of ours."""
+        if not self._hosts.has(server):
+            return
         left = self._left.setdefault(server, {})
         left[prompt_id] = None
         if len(left) > _MOST_LEFT:
