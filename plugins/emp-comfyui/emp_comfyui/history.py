@@ -50,6 +50,8 @@ class QueueView:
         jobs = answer.get("jobs") if isinstance(answer, Mapping) else None
         if not isinstance(jobs, list) or not all(isinstance(job, Mapping) for job in jobs):
             return None
+        if _mapping(answer.get("pagination")).get("has_more"):
+            return None  # a part of them: who is missing in it is not gone
         by_number = sorted(jobs, key=lambda job: n if isinstance(n := job.get("priority"), int | float) else 0.0)
         told = [(job.get("status"), job["id"]) for job in by_number if isinstance(job.get("id"), str)]
         return cls(

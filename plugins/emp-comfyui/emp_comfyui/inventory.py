@@ -107,13 +107,16 @@ class Inventory:
         return None if self.files is None and self.catalogue is None else False
 
     def models(self) -> dict[str, ModelOffer] | None:
-        """What jobs may require as models; None: the server does not tell, which counts as having all."""
-        if self.files is None and (self.catalogue is None or not self.catalogue.files):
+        """What jobs may require as models; None: the server does not tell, which counts as having all.
+
+        What its nodes may be chosen from is not all that it has: embeddings are not among it, nor what nodes take by any name.
+        """
+        if self.files is None:
             return None
         folders: dict[str, Sequence[str]] = dict.fromkeys(
             self.catalogue.files if self.catalogue is not None else (), ()
         )
-        folders.update(self.files.folders if self.files is not None else {})
+        folders.update(self.files.folders)
         return {
             name: ModelOffer(
                 loaded=name in self._in_use,

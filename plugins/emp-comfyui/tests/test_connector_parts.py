@@ -17,7 +17,7 @@ from emp_comfyui.history import HistoryEntry, QueueView
 from emp_comfyui.outputs import media_type_of
 from emp_comfyui.progress import ProgressTracker
 from emp_comfyui.settings import ComfyUIRemoteSettings, ComfyUISettings
-from emp_comfyui.testing import FakeComfyUI, HttpFault
+from emp_comfyui.testing import FakeComfyUI, Faults, HttpFault
 from emp_comfyui.workflow import Workflow
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,15 @@ from hypothesis import strategies as st
 from emp_core.config import load_settings
 from emp_core.connectors.base import ServiceConfig
 from emp_core.connectors.websocket import MessageType
-from emp_core.errors import ConfigError, InvalidJob, JobFailed, MissingModel, OutOfMemory, ServiceBroken
+from emp_core.errors import (
+    ConfigError,
+    InvalidJob,
+    JobFailed,
+    MissingModel,
+    OutOfMemory,
+    ServiceBroken,
+    ServiceUnavailable,
+)
 
 from .rig import image, one_image, rigged
 
@@ -202,6 +210,29 @@ JSON = st.recursive(
 def test_answers_of_any_shape_are_read_without_breaking(answer: Any):
     QueueView.read(answer).find("p")
     HistoryEntry.read("p", answer)
+
+
+def test_a_part_of_the_jobs_is_not_taken_for_all_of_them():
+    jobs = [{"id": "a", "status": "pending", "priority": 1}]
+    assert QueueView.read_jobs({"jobs": jobs, "pagination": {"has_more": True}}) is None
+    whole = QueueView.read_jobs({"jobs": jobs, "pagination": {"has_more": False}})
+    assert whole is not None
+    assert whole.find("a") is not None
+
+
+async def test_a_queue_that_is_none_is_not_an_empty_one(tmp_path: Path):
+    none = HttpFault("/queue", "status", method="GET", status=200, body="null")
+    async with FakeComfyUI(faults=Faults(http=[none])) as server, rigged(server.url, tmp_path) as rig:
+        with pytest.raises(ServiceUnavailable, match="answers GET /queue as no ComfyUI server does"):
+            await rig.connector.comfyui.queue()
+        assert (await rig.connector.comfyui.queue()).waiting == ()
+
+
+async def test_a_long_queue_is_read_to_its_end(tmp_path: Path):
+    told = json.dumps({"queue_running": [], "queue_pending": [[3, "a", {"1": "x" * 65 * 2**20}]]})
+    long = HttpFault("/queue", "status", method="GET", status=200, body=told)
+    async with FakeComfyUI(faults=Faults(http=[long])) as server, rigged(server.url, tmp_path) as rig:
+        assert (await rig.connector.comfyui.queue()).find("a") is not None
 
 
 def test_the_media_type_goes_by_the_name_first():

@@ -187,6 +187,18 @@ async def test_a_server_that_does_not_tell_what_it_has_counts_as_having_all(tmp_
     assert info.capabilities == {NODES: None}
 
 
+async def test_a_server_that_tells_its_nodes_alone_counts_as_having_all_models(tmp_path: Path):
+    hidden = [HttpFault(path, "status", times=None, status=404) for path in ("/models*", "/embeddings")]
+    async with FakeComfyUI(faults=Faults(http=hidden)) as server, rigged(server.url, tmp_path) as rig:
+        await rig.connector.connect()
+        info = await rig.connector.get_service_info()
+        assert (await rig.run(text_to_image(text="embedding:ink"))).artifacts
+        with pytest.raises(MissingModel):
+            await rig.run(text_to_image("none.safetensors"), job_id="b")
+    assert info.models is None
+    assert "ProbeSlow" in info.capabilities[NODES]
+
+
 async def test_classes_that_the_server_replaces_are_taken(tmp_path: Path):
     graph = {"1": image(), "2": node("OldShout", image=["1", 0]), "3": save("2")}
     async with FakeComfyUI(replaced_nodes={"OldShout": "Shout"}) as server, rigged(server.url, tmp_path) as rig:
