@@ -5,14 +5,23 @@ waits.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import evolve, field, frozen
 
 from emp_core.jobs.requirements import Requirement, Requirements, is_number
 
-__all__ = ["Capabilities", "Match", "Mismatch", "ModelOffer", "ServiceOffer", "customer_reasons", "match"]
+__all__ = [
+    "Capabilities",
+    "Match",
+    "Mismatch",
+    "ModelOffer",
+    "ServiceOffer",
+    "customer_reasons",
+    "match",
+    "models_of_any",
+]
 
 _SHOWN_CHARS = 200
 AVOID_PENALTY_MS = 100_000.0
@@ -35,6 +44,23 @@ class ModelOffer:
 
 
 _READY = ModelOffer(loaded=True)
+
+
+def models_of_any(offers: Iterable[Mapping[str, ModelOffer] | None]) -> dict[str, ModelOffer] | None:
+    """The models that any of several servers has, at the least cost.
+
+    Args:
+        offers: what each of them has; None: it does not tell, which counts as having all, and so do they together.
+    """
+    together: dict[str, ModelOffer] = {}
+    for models in offers:
+        if models is None:
+            return None
+        for name, offer in models.items():
+            known = together.get(name, offer)
+            loaded, load_ms = offer.loaded or known.loaded, min(offer.load_ms, known.load_ms)
+            together[name] = evolve(offer, loaded=loaded, load_ms=load_ms)
+    return together
 
 
 @frozen

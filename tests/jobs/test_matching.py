@@ -7,7 +7,16 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 
-from emp_core.jobs.matching import AVOID_PENALTY_MS, Capabilities, Match, Mismatch, ModelOffer, ServiceOffer, match
+from emp_core.jobs.matching import (
+    AVOID_PENALTY_MS,
+    Capabilities,
+    Match,
+    Mismatch,
+    ModelOffer,
+    ServiceOffer,
+    match,
+    models_of_any,
+)
 from emp_core.jobs.requirements import Requirement, Requirements
 
 from . import offers
@@ -284,3 +293,10 @@ def test_numbers_of_any_size_are_told():
     assert reasons(need({"hardware": {"ram_mb": big}}), offer(resources={"ram_mb": 1})) == (
         "ram_mb is 1, the job wants 1e+300",
     )
+
+
+def test_several_servers_have_the_models_of_any_at_the_least_cost():
+    one, two = {"a": ModelOffer(load_ms=10), "b": ModelOffer(loaded=True)}, {"a": ModelOffer(loaded=True, load_ms=30)}
+    assert models_of_any([one, two]) == {"a": ModelOffer(loaded=True, load_ms=10), "b": ModelOffer(loaded=True)}
+    assert models_of_any([one, None]) is None
+    assert models_of_any([]) == {}

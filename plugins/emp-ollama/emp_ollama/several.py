@@ -1,6 +1,6 @@
 """`OllamaHostsConnector`: jobs of a queue on several Ollama servers, by one worker."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -13,7 +13,7 @@ from emp_core.endpoints.endpoint import Endpoint, EndpointState, Reading
 from emp_core.endpoints.place import Place, PoolOptions
 from emp_core.endpoints.pool import EndpointPool
 from emp_core.errors import InvalidJob, JobFailed, MissingModel, OutOfMemory, ServiceUnavailable
-from emp_core.jobs.matching import ModelOffer
+from emp_core.jobs.matching import models_of_any
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_ollama.connector import OllamaConnector
@@ -85,7 +85,7 @@ class OllamaHostsConnector(Connector):
         return ServiceInfo(
             name=self.config.name,
             version=", ".join(sorted({info.version for info in infos if info.version})),
-            models=_all_models(self.servers[state.name].models.offers() for state in self._able()),
+            models=models_of_any(self.servers[state.name].models.offers() for state in self._able()),
             other_models=next((info.other_models for info in infos if info.other_models), None),
             capabilities=_most([info.capabilities for info in infos]),
             details={"servers": {state.name: self._shown(state) for state in self.pool.states()}},
@@ -195,17 +195,6 @@ class _WarmFirst(Priority):
         among = [one for one in candidates if not one.busy] or candidates
         warm = [one for one in among if self._servers[one.name].models.is_loaded(kind)]
         return super().choose(warm or among, kind)
-
-
-def _all_models(offers: Iterable[Mapping[str, ModelOffer]]) -> dict[str, ModelOffer]:
-    """The models that any has, at the least cost."""
-    together: dict[str, ModelOffer] = {}
-    for models in offers:
-        for name, offer in models.items():
-            known = together.get(name, offer)
-            loaded, load_ms = offer.loaded or known.loaded, min(offer.load_ms, known.load_ms)
-            together[name] = evolve(offer, loaded=loaded, load_ms=load_ms)
-    return together
 
 
 def _most(capabilities: Sequence[Any]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """`ComfyUIClusterConnector`: jobs of a queue on several ComfyUI servers, by one worker."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
-from attrs import evolve
 
 from emp_comfyui.cluster.pool import ComfyUIServerPool
 from emp_comfyui.connector import ComfyUIWebSocketConnector
@@ -15,7 +14,7 @@ from emp_core.connectors.base import Connector, Health, ServiceConfig, ServiceIn
 from emp_core.connectors.context import JobContext
 from emp_core.endpoints.member import EndpointEvent
 from emp_core.errors import ServiceUnavailable
-from emp_core.jobs.matching import ModelOffer
+from emp_core.jobs.matching import models_of_any
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.outcomes import JobResult
 
@@ -94,7 +93,7 @@ class ComfyUIClusterConnector(Connector):
         return ServiceInfo(
             name=self.config.name,
             version=", ".join(sorted({info.version for info in infos.values() if info.version})),
-            models=_all_models(info.models for info in infos.values()),
+            models=models_of_any(info.models for info in infos.values()),
             capabilities={
                 **_all_capabilities([info.capabilities for info in infos.values()]),
                 SERVERS: [server.name for server in self.pool.servers if server.enabled],
@@ -126,20 +125,6 @@ class ComfyUIClusterConnector(Connector):
             return Health(ok=True)
         said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         return Health(False, f"no ComfyUI server takes jobs: {said or 'there is none'}", {"servers": reasons})
-
-
-def _all_models(offers: Iterable[Mapping[str, ModelOffer] | None]) -> dict[str, ModelOffer] | None:
-    """The models that any has, at the least cost; None: one does not tell, which counts as having all."""
-    together: dict[str, ModelOffer] = {}
-    for models in offers:
-        if models is None:
-            return None
-        for name, offer in models.items():
-            known = together.get(name, offer)
-            together[name] = evolve(
-                offer, loaded=offer.loaded or known.loaded, load_ms=min(offer.load_ms, known.load_ms)
-            )
-    return together
 
 
 def _all_capabilities(told: list[Mapping[str, Any]]) -> dict[str, Any]:
