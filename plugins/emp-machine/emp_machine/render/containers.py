@@ -193,8 +193,11 @@ def _ports_on(service: ServicePlan, gpu: int, number: int) -> tuple[int, ...]:
 
 
 def target_of(container: Container) -> str:
-    """The stage of the Dockerfile that has what a container runs, and no more."""
+    """The stage of the Dockerfile that has what a container runs, and no more; its pool's, where ``EMP_POOL`` names one."""
     types = {word.partition(":")[0].strip() for word in container.workers.split(",")}
+    pool = container.environ.get("EMP_POOL", "")
+    if pool in POOLS and types <= set(POOLS[pool].split(",")):
+        return pool
     for target, holds in (("comfyui", {"comfyui", "comfyui-remote"}), ("ollama", {"ollama"})):
         if types <= holds:
             return target

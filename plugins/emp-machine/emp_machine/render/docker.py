@@ -59,7 +59,6 @@ ENV PATH=/opt/emp/bin:$PATH \\
     EMP_DATA_DIR={DATA} \\
     EMP_MACHINE_ROOT={DATA}/machine \\
     EMP_PROCESS_MANAGER=supervisor \\
-    NVIDIA_VISIBLE_DEVICES=all \\
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY wheels/ /opt/wheels/
 RUN python -m venv /opt/emp \\

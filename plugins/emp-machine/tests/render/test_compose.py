@@ -209,6 +209,26 @@ def test_every_target_is_a_stage_and_each_stage_stands_on_an_earlier_one(tmp_pat
     assert {"fast-lane", "standard-photography", "standard-art", "standard-product", "heavy"} <= set(seen)
 
 
+@pytest.mark.parametrize(
+    ("workers", "pool", "target"),
+    [
+        ("comfyui", "heavy", "heavy"),
+        ("comfyui,ollama", "fast-lane", "fast-lane"),
+        ("comfyui,openai", "heavy", "common"),
+        ("comfyui", "a pool of one's own", "comfyui"),
+    ],
+)
+def test_a_machine_of_a_pool_is_made_from_its_target(tmp_path: Path, workers: str, pool: str, target: str) -> None:
+    document, _ = composed(planned(WORKERS=workers, EMP_POOL=pool, OPENAI_API_KEY="x"), tmp_path)
+    assert document["services"]["worker"]["build"]["target"] == target
+
+
+def test_no_image_asks_for_gpus_by_itself(tmp_path: Path) -> None:
+    """Where NVIDIA's runtime is the default, every container that names them would see all of the host's."""
+    [dockerfile, *_] = docker.render(planned(), tmp_path)
+    assert "NVIDIA_VISIBLE_DEVICES" not in dockerfile.text
+
+
 def test_no_stage_ends_as_root(tmp_path: Path) -> None:
     [dockerfile, *_] = docker.render(planned(), tmp_path)
     for stage in dockerfile.text.split("\nFROM ")[1:]:
