@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from emp_core.errors import AttemptTimeout, JobFailed, ServiceBroken, ServiceUnavailable
+from emp_core.errors import AttemptTimeout, JobFailed, NotRepeated, ServiceBroken, ServiceUnavailable
 from emp_core.testing.conformance.connector_base import ConnectorRules, Service
 from emp_core.testing.conformance.rig import PATIENCE_S, Rig, RunningJob, blame
 from emp_core.testing.link import Garbage, endless_answer
@@ -16,8 +16,10 @@ __all__ = ["StopRules", "TroubleRules"]
 _STOPS = ("cancelled", "lease lost", "out of time")
 _LOST_S = 120.0
 """By its own clock, a connector has noticed by then that its service is gone."""
-_UNREAD = (ServiceUnavailable, ServiceBroken, JobFailed)
-"""What an answer that is none may be called: another attempt may get a better one, and the job is not to blame."""
+_LOST = (ServiceUnavailable, NotRepeated)
+"""What a service that went away under a job may be called; NotRepeated where the job may have been paid for."""
+_UNREAD = (*_LOST, ServiceBroken, JobFailed)
+"""What an answer that is none may be called: the job is not to blame."""
 
 
 class StopRules(ConnectorRules):
@@ -131,7 +133,7 @@ class TroubleRules(ConnectorRules):
         job = await self.begin_long(rig, held)
         await held.link.go_down()
         await self._until_ended(job, "went down in mid-job")
-        self.assert_told(job, ServiceUnavailable)
+        self.assert_told(job, *_LOST)
 
     async def test_a_connection_that_breaks_is_lost_or_made_again(self, rig: Rig, held: Service) -> None:
         job = await self.begin_long(rig, held)
@@ -140,7 +142,7 @@ class TroubleRules(ConnectorRules):
         held.driver.release()
         await self._until_ended(job, "lost its connection in mid-job")
         if job.result is None:
-            self.assert_told(job, ServiceUnavailable)
+            self.assert_told(job, *_LOST)
             return
         alone = await self.fingerprint(rig, await rig.run(self.payloads[0]))
         assert await self.fingerprint(rig, job) == alone, (

@@ -1,7 +1,7 @@
 """The connector keeps to what every connector keeps to."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from emp_openai.connector import OpenAIConnector
@@ -14,13 +14,14 @@ from emp_core.testing.conformance.rig import Rig, RunningJob
 class OpenAIConformance(ConnectorConformance):
     connector_class = OpenAIConnector
     secrets = ("sk-very-secret",)
+    more: ClassVar[Mapping[str, str]] = {}
 
     def environ(self, url: str) -> Mapping[str, str]:
         return {
             "OPENAI_BASE_URL": f"{url}/v1",
             "OPENAI_API_KEY": "sk-very-secret",
             "EMP_OPENAI_POLL_S": "0.05",
-            "EMP_OPENAI_RESEND": "true",
+            **self.more,
         }
 
     async def fingerprint(self, rig: Rig, job: RunningJob) -> Any:
@@ -50,3 +51,7 @@ class TestChatsPicturesAndVectors(OpenAIConformance):
 
 class TestResponses(OpenAIConformance):
     payloads = ({"model": "fake", "input": "count"}, {"model": "fake", "input": "hello"})
+
+
+class TestResponsesThatMayBeSentAgain(TestResponses):
+    more: ClassVar[Mapping[str, str]] = {"EMP_OPENAI_RESEND": "true"}
