@@ -25,6 +25,7 @@ _FACTS = ("name", "media_type", "sha256", "max_bytes")
 _TEXT_MAX = 8192
 _NAME_MAX = 200
 _PROBLEMS_MAX = 20
+_FILES_MAX = 1000
 _DEPTH_MAX = 100
 _HIDDEN = "(hidden)"
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
@@ -158,6 +159,11 @@ def inputs_of(payload: Any, *, at: Place = ()) -> tuple[list[InputPlace], list[s
             found.append(InputPlace(place, InputRef.from_payload(value)))
         except ValueError as error:
             problems.append(f"{place_text(place)}: {error}")
+    if len(found) > _FILES_MAX:
+        # All are given all the same: whoever shows a payload hides what is in them.
+        problems.append(
+            f"{place_text(at)}: {len(found):,} files are more than the {_FILES_MAX:,} that a job may refer to"
+        )
     if len(problems) > _PROBLEMS_MAX:
         problems[_PROBLEMS_MAX:] = [f"and {len(problems) - _PROBLEMS_MAX} more files that cannot be used"]
     return found, problems

@@ -124,6 +124,13 @@ def test_many_mistakes_are_told_by_their_number() -> None:
     assert problems[-1] == "and 980 more files that cannot be used"
 
 
+def test_a_job_refers_to_so_many_files_and_no_more_and_all_are_hidden() -> None:
+    assert inputs_of([URL] * 1000)[1] == []
+    found, [problem] = inputs_of({"frames": [URL] * 1001})
+    assert problem == "payload: 1,001 files are more than the 1,000 that a job may refer to"
+    assert len(found) == 1001
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner),
