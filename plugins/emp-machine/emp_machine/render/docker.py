@@ -62,7 +62,7 @@ ENV PATH=/opt/emp/bin:$PATH \\
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY wheels/ /opt/wheels/
 RUN python -m venv /opt/emp \\
-    && pip install --no-cache-dir --find-links /opt/wheels {_package("emp-core[local]")} {_package("emp-machine")}
+    && pip install --no-cache-dir --find-links /opt/wheels {_package("emp-core[local,s3]")} {_package("emp-machine")}
 WORKDIR {DATA}
 USER {UID}:{GID}
 STOPSIGNAL SIGTERM

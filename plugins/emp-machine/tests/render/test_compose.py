@@ -223,6 +223,11 @@ def test_a_machine_of_a_pool_is_made_from_its_target(tmp_path: Path, workers: st
     assert document["services"]["worker"]["build"]["target"] == target
 
 
+def test_every_image_has_what_stores_and_a_redis_of_its_own_need(tmp_path: Path) -> None:
+    [dockerfile, *_] = docker.render(planned(EMP_STORE="s3://renders"), tmp_path)
+    assert '"emp-core[local,s3]==' in dockerfile.text.partition("\nFROM base")[0]
+
+
 def test_no_image_asks_for_gpus_by_itself(tmp_path: Path) -> None:
     """Where NVIDIA's runtime is the default, every container that names them would see all of the host's."""
     [dockerfile, *_] = docker.render(planned(), tmp_path)
