@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import pytest
 from emp_machine.installing.run import dry_run_services, install_services, installed_file
 from emp_machine.plan.model import MachinePlan, ServicePlan
 from emp_machine.testing.file_server import FileServer
+from emp_machine.testing.repositories import Repository
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import ConfigError, InstallError
 from emp_core.plugins.manager import load_plugins
 from emp_core.services.installer import InstallEvent, InstallEventKind
 from emp_core.services.schema import ServiceEntry, ServiceType
+from emp_core.testing.conformance.folders import contents_of
 
 ANSWERS = ["{python}", "-m", "http.server", "--bind", "{host}", "{port}"]
 PLUGINS = load_plugins()
@@ -94,6 +98,19 @@ def test_a_dry_run_tells_every_command_and_changes_nothing(tmp_path: Path):
     assert not (tmp_path / "root").exists()
 
 
+def beside(what: Callable[[], object]) -> int:
+    """Do something in another process; gives its number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: the child uses none of them
+        child = os.fork()
+    if child:
+        return child
+    try:
+        what()
+    finally:
+        os._exit(0)
+
+
 def ended(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE  # nobody has asked for it yet
@@ -106,14 +123,7 @@ def test_what_a_killed_installation_left_running_is_ended_by_the_next(tmp_path: 
     os.mkfifo(tmp_path / "says")
     script = f"test -e begun && exit; touch begun; echo $$ > {tmp_path}/says; exec sleep 600"
     made = plan(tmp_path / "root", service(tmp_path / "root", "one", install=[["sh", "-c", script]]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: the child uses none of them
-        child = os.fork()
-    if not child:
-        try:
-            installed(made)
-        finally:
-            os._exit(70)
+    child = beside(lambda: installed(made))
     left = psutil.Process(int((tmp_path / "says").read_text()))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -121,6 +131,38 @@ def test_what_a_killed_installation_left_running_is_ended_by_the_next(tmp_path: 
     told = installed(made)
     assert ended(left)
     assert InstallEventKind.VERIFIED in {event.kind for _, event in told}
+
+
+def test_killed_ten_times_at_random_moments_it_ends_as_if_it_never_was(
+    tmp_path: Path, repository: Repository, files: FileServer
+):
+    """In one folder, later while all is done again: each time something else is half done."""
+    repository.commit(server_py="print('serves')", data__one_txt="1" * 100_000)
+    asked = {
+        "repo_url": repository.url,
+        "files": [files.entry("weights/one.bin", b"1" * 5_000_000), files.entry("two.bin", b"2")],
+        "install": [{"run": ["sh", "-c", "echo begins; cp repo/server.py made.py; echo ends"], "makes": ["made.py"]}],
+    }
+    whole, made = (plan(tmp_path / name, service(tmp_path / name, "one", **asked)) for name in ("whole", "killed"))
+    points = len(installed(whole))
+    dice, kills = random.Random(0), 0
+    for _ in range(10):
+        left, again = dice.randrange(points // 2), kills > 1
+
+        def tell(_service: str, _event: InstallEvent) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        child = beside(lambda: anyio.run(lambda: install_services(made, PLUGINS, tell, again=again)))  # noqa: B023
+        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert kills > 5
+    installed(made)
+    found, expected = (contents_of(one.root / "services", ignored=("*/.git/*", "*/.emp/*")) for one in (made, whole))
+    assert found == expected
+    assert "one/weights/one.bin" in found
+    assert json.loads(installed_file(made.root).read_text())["one"]["verified_at"]
 
 
 def test_two_installations_of_one_machine_do_not_meet(tmp_path: Path):
