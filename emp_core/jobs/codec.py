@@ -35,6 +35,8 @@ __all__ = [
 _TEXTS = ("customer_id", "user_tier", "region", "pool", "traceparent", "idempotency_key")
 _NUMBERS = ("estimated_duration_s", "timeout_s")
 _KEY, _KEY_FIELD = "accountKey", "ctx_key"
+_DEEPEST = 200
+"""Python's own JSON reads what it wrote only where calls do not stand deeper than they did there."""
 
 _converter = cattrs.Converter()
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -145,10 +147,27 @@ def _payload_json(spec: JobSpec, max_payload_bytes: int) -> str:
             f"the payload has {size:,} bytes, at most {max_payload_bytes:,} are taken",
             hint="put files into an artifact store and refer to them, or raise EMP_MAX_PAYLOAD_BYTES",
         )
-    # By its text: a payload without files, as most are, is not walked through.
+    # By its text: payloads without many brackets, and without files, as most are, are not walked through.
+    if payload.count("[") + payload.count("{") > _DEEPEST and _is_deeper_than(_DEEPEST, spec.payload):
+        raise ConfigError(f"the payload is nested too deeply: more than {_DEEPEST} lists and objects within each other")
     if f'"{INPUT_KEY}"' in payload and (problems := inputs_of(spec.payload)[1]):
         raise ConfigError("the job's files cannot be used", problems=tuple(problems))
     return payload
+
+
+def _is_deeper_than(levels: int, value: Any) -> bool:
+    """Whether there are more lists and objects within each other. Level by level: calls cannot be nested as deeply as values."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list | tuple)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list | tuple) for one in level)
 
 
 def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = None, *, max_attempts: int = 1) -> Job:

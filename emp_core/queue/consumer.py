@@ -24,10 +24,15 @@ _PATIENCE_S = 1.0
 
 @frozen
 class ClaimedJob:
-    """A job, and the token of the lease under which it may be worked on."""
+    """A job, and the token of the lease under which it may be worked on.
+
+    Attributes:
+        unreadable: why the job cannot be read here; nothing but its service is known then. Empty when it can.
+    """
 
     job: Job
     token: str
+    unreadable: str = ""
 
 
 @frozen
@@ -193,17 +198,21 @@ class Consumer:
         arguments = {"machine": machine_id, "token": token, "groups": len(groups)}
         reply = await self._claim(self.client, arguments, rest, patience_s=self._limits.reply_s)
         code, version, come_back_us, left, given = reply
-        most = self._settings.max_attempts
         return Claim(
             registered=code == 1,
-            jobs=tuple(
-                ClaimedJob(decode_job(job_id, _pairs(flat), payload, max_attempts=most), token)
-                for job_id, flat, payload in given
-            ),
+            jobs=tuple(self._claimed(token, job_id, _pairs(flat), payload) for job_id, flat, payload in given),
             lanes_version=int(version),
             come_back_s=None if come_back_us < 0 else come_back_us / 1e6,
             left=left,
         )
+
+    def _claimed(self, token: str, job_id: str, fields: Mapping[str, str], payload: str) -> ClaimedJob:
+        most = self._settings.max_attempts
+        try:
+            return ClaimedJob(decode_job(job_id, fields, payload, max_attempts=most), token)
+        except Exception as error:  # whatever is wrong with one job, the others go on
+            known = {"service_required": fields["service_required"], "status": fields["status"]}
+            return ClaimedJob(decode_job(job_id, known, max_attempts=most), token, f"{type(error).__name__}: {error}")
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
         """Keep this worker and the named leases alive, and pass on progress."""

@@ -16,6 +16,7 @@ from emp_core.errors import (
     ConnectorError,
     DeadlineExceeded,
     EmpError,
+    InvalidJob,
     NotHere,
     StorageError,
     StorageUnavailable,
@@ -126,6 +127,8 @@ class Attempts:
 
     async def _process(self, connector: Connector, held: Held) -> _Done:
         job = held.claimed.job
+        if held.claimed.unreadable:
+            raise InvalidJob(f"the job cannot be read by this worker: {held.claimed.unreadable}")
         payload = connector.payload_of(job)
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)

@@ -326,6 +326,21 @@ def test_a_payload_that_is_nested_too_deeply_is_refused():
         encode_spec(JobSpec("echo", payload), max_payload_bytes=1_000_000)
 
 
+def nested(levels: int, value: Any = 1) -> Any:
+    """A value below so many lists and objects."""
+    for level in range(levels):
+        value = {"below": value} if level % 2 else [value]
+    return value
+
+
+def test_a_payload_is_nested_no_deeper_than_everybody_can_read_it():
+    """Redis and Python read what they wrote only where their own calls do not stand too deep."""
+    wide = [[{"a": "[" * 300}] for _ in range(300)]
+    assert encode_spec(JobSpec("echo", {"deep": nested(199), "wide": wide}), max_payload_bytes=1_000_000).payload
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        encode_spec(JobSpec("echo", {"deep": nested(200), "wide": wide}), max_payload_bytes=1_000_000)
+
+
 @pytest.mark.parametrize("text", ["x", "ü", "狐"])
 def test_a_payload_is_measured_in_bytes(text: str):
     payload = {"t": text * 100}

@@ -325,3 +325,18 @@ async def test_a_store_that_breaks_costs_no_job_an_attempt_and_is_taken_up_again
     (await steering.next()).complete()
     done = await queue.wait(job.id, timeout=10)
     assert (done.status, done.attempt) == ("completed", 1)
+
+
+async def test_a_job_that_cannot_be_read_fails_and_the_others_go_on(queue: JobQueue, start_worker: WorkerStarter):
+    """Whoever wrote it: a newer version, or somebody with a client of their own."""
+    odd, deep, good = await queue.submit_many(JobSpec("echo", {"n": n}) for n in range(3))
+    await queue.client.hset(queue.keys.job(odd.id), "error", '{"of": "tomorrow"}')
+    await queue.client.set(queue.keys.payload(deep.id), "[" * 200_000 + "]" * 200_000)
+    await start_worker()
+    assert (await queue.wait(good.id, timeout=10)).status is JobState.COMPLETED
+    for job in (odd, deep):
+        await until_event(queue, job.id, "failed")
+        failed = await queue.get(job.id, payload=False)
+        assert failed.error is not None
+        assert failed.error.code == "invalid_job"
+        assert "cannot be read" in failed.error.message
