@@ -1,5 +1,6 @@
 """`JobContext`: all that a connector knows of the rest of the system."""
 
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # what fetches files brings an HTTP client, which whoever sub
     from emp_core.inputs.files import Input
 
 _AT = "@"
+_MOVED = re.compile(r"(.*)#(\d{1,3})", re.DOTALL)
 _ANYTHING = ("*/*",)
 _CHUNK_BYTES = 2**20
 
@@ -54,6 +56,7 @@ class JobContext:
             goes on; None otherwise.
         endpoint: which of several servers runs the job, by its name; at first, where an earlier attempt left a run. None
             where there is only one.
+        moves: how often the job was begun again at another server because its own was lost, in all its attempts.
     """
 
     def __init__(
@@ -77,7 +80,11 @@ class JobContext:
         self.deadline = deadline
         run, at, endpoint = (job.service_job_id or "").partition(_AT)
         self.service_job_id: str | None = run or None
+        moved = _MOVED.fullmatch(endpoint)
+        if moved:
+            endpoint = moved[1]
         self.endpoint: str | None = endpoint if at else None
+        self.moves = int(moved[2]) if at and moved else 0
         self._store = store
         self._inputs = inputs
         self._report = report
@@ -116,10 +123,15 @@ class JobContext:
         if self._warn is not None:
             await self._warn(message)
 
-    def run_at(self, endpoint: str) -> None:
-        """One of several servers runs the job from now on. Checkpoints name it, and only a run that was left there counts."""
+    def run_at(self, endpoint: str, *, moves: int | None = None) -> None:
+        """One of several servers runs the job from now on. Checkpoints name it, and only a run that was left there counts.
+
+        Args:
+            moves: how often the job was begun again elsewhere by now; checkpoints keep it. None: as often as before.
+        """
         if endpoint != self.endpoint:
             self.endpoint, self.service_job_id = endpoint, None
+        self.moves = self.moves if moves is None else moves
 
     @property
     def is_handed_on(self) -> bool:
@@ -259,7 +271,15 @@ class JobContext:
         """
         self.service_job_id = service_job_id
         keep = self._secure_checkpoint if secure else self._save_checkpoint
-        await keep(service_job_id + (f"{_AT}{self.endpoint}" if self.endpoint else ""))
+        await keep(service_job_id + self._where)
+
+    @property
+    def _where(self) -> str:
+        """Which server a checkpoint is of, and how often the job has moved."""
+        if not self.endpoint:
+            return ""
+        told = self.moves > 0 or _MOVED.fullmatch(self.endpoint)
+        return f"{_AT}{self.endpoint}" + (f"#{self.moves}" if told else "")
 
 
 async def _chunks_of(path: Path) -> AsyncIterator[bytes]:

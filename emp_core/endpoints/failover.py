@@ -49,10 +49,14 @@ class Failover:
 
     No endpoint is tried twice, none but ``at`` if there is one, and no other once ``may_move`` says no: outputs that were
     handed on cannot be taken back.
+
+    Args:
+        moved: how often it was begun again elsewhere before; counts as if it had been here.
     """
 
-    def __init__(self, moves: int, at: str | None, may_move: Callable[[], bool]) -> None:
-        self._moves_left = moves
+    def __init__(self, moves: int, at: str | None, may_move: Callable[[], bool], *, moved: int = 0) -> None:
+        self.moved = moved
+        self._moves = moves
         self._at = at
         self._may_move = may_move
         self._setbacks: list[Setback] = []
@@ -85,9 +89,9 @@ class Failover:
         if self._at is not None or not isinstance(error, _LOST + _NOT_BEGUN + _REFUSED) or not self._may_move():
             raise error
         if setback.lost:
-            if self._moves_left <= 0:
+            if self.moved >= self._moves:
                 raise error
-            self._moves_left -= 1
+            self.moved += 1
         self._setbacks.append(setback)
         return setback
 

@@ -61,11 +61,13 @@ class Place:
 
     Attributes:
         setback: why the job came here from another endpoint; None: it did not.
+        moved: how often it was begun again elsewhere by now.
     """
 
     def __init__(self, member: Member, permit: Permit, balancer: Balancer, options: PoolOptions, kind: str) -> None:
         self.endpoint: Endpoint = member.endpoint
         self.setback: Setback | None = None
+        self.moved = 0
         self._member = member
         self._permit = permit
         self._balancer = balancer

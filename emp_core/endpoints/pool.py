@@ -212,6 +212,7 @@ class EndpointPool:
         avoid: Collection[str] = (),
         prefer: str | None = None,
         fit: Callable[[Endpoint], bool] | None = None,
+        rather: Callable[[Endpoint], bool] | None = None,
     ) -> AsyncIterator[Place]:
         """A place for one job, for as long as the block lasts.
 
@@ -221,6 +222,7 @@ class EndpointPool:
             avoid: names of endpoints that will not do.
             prefer: the name of the endpoint that gets it if it takes jobs now, whatever the strategy says.
             fit: tells whether an endpoint could run it.
+            rather: tells those that the strategy chooses among, as long as one of them takes jobs.
 
         Raises:
             NotHere: there is no endpoint ``at``, or it is disabled.
@@ -229,10 +231,10 @@ class EndpointPool:
         """
         await self._watch.know_all()  # nobody is chosen whom nobody has ever asked
         try:
-            member = self._chosen(at, kind, avoid, prefer, fit)
+            member = self._chosen(at, kind, avoid, prefer, fit, rather)
         except ServiceUnavailable:
             await self._watch.ask_again()  # one may be back since it was asked last
-            member = self._chosen(at, kind, avoid, prefer, fit)
+            member = self._chosen(at, kind, avoid, prefer, fit, rather)
         permit = member.breaker.admit()
         if permit is None:
             raise ServiceUnavailable(f"server {member.name} takes no jobs now: {member.trouble}")
@@ -252,24 +254,29 @@ class EndpointPool:
         at: str | None = None,
         prefer: str | None = None,
         fit: Callable[[Endpoint], bool] | None = None,
+        rather: Callable[[Endpoint], bool] | None = None,
         may_move: Callable[[], bool] = lambda: True,
+        moved: int = 0,
     ) -> T:
         """Run a job somewhere. When its server goes away or cannot run it, run it elsewhere; see `Failover`.
 
         Args:
             work: runs it at the place that it is given. May call `Place.succeeded`, to tell how long it took.
             may_move: asked after a failure in mid-run whether the job may still be begun again.
-            kind, at, prefer, fit: as for `place`.
+            moved: how often it was begun again elsewhere before it came here, by an earlier attempt.
+            kind, at, prefer, fit, rather: as for `place`.
 
         Raises:
             what ``work`` raises and no other endpoint mends; what `place` raises.
         """
-        failover = Failover(self.options.moves, at, may_move)
+        failover = Failover(self.options.moves, at, may_move, moved=moved)
         while True:
             try:
-                async with self.place(kind=kind, at=at, avoid=failover.tried, prefer=prefer, fit=fit) as place:
+                async with self.place(
+                    kind=kind, at=at, avoid=failover.tried, prefer=prefer, fit=fit, rather=rather
+                ) as place:
                     failover.begins(place.name)
-                    place.setback = failover.last
+                    place.setback, place.moved = failover.last, failover.moved
                     try:
                         done = await place.run(work)
                     except Exception as error:
@@ -292,11 +299,17 @@ class EndpointPool:
         avoid: Collection[str],
         prefer: str | None,
         fit: Callable[[Endpoint], bool] | None,
+        rather: Callable[[Endpoint], bool] | None,
     ) -> Member:
-        return self._chosen_by_hand(at) if at is not None else self._choose(kind, avoid, prefer, fit)
+        return self._chosen_by_hand(at) if at is not None else self._choose(kind, avoid, prefer, fit, rather)
 
     def _choose(
-        self, kind: str, avoid: Collection[str], prefer: str | None, fit: Callable[[Endpoint], bool] | None
+        self,
+        kind: str,
+        avoid: Collection[str],
+        prefer: str | None,
+        fit: Callable[[Endpoint], bool] | None,
+        rather: Callable[[Endpoint], bool] | None,
     ) -> Member:
         others = [one for one in self._members.values() if one.name not in avoid]
         fitting = [one for one in others if fit is None or fit(one.endpoint)]
@@ -304,7 +317,10 @@ class EndpointPool:
         if not able:
             raise _nobody(fitting, tried=avoid)
         preferred = next((one for one in able if one.name == prefer), None)
-        return preferred or self._members[self.balancer.choose([one.state for one in able], kind).name]
+        if preferred is not None:
+            return preferred
+        among = [one for one in able if rather is None or rather(one.endpoint)] or able
+        return self._members[self.balancer.choose([one.state for one in among], kind).name]
 
     def _chosen_by_hand(self, name: str) -> Member:
         member = self._members.get(name)

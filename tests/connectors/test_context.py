@@ -51,6 +51,20 @@ async def test_a_checkpoint_names_the_server_where_there_are_several(tmp_path: P
     assert sink.checkpoints == ["run-1", "run-2@gpu 2@night"]
 
 
+@pytest.mark.parametrize("endpoint", ["gpu1", "gpu #1", "gpu#1", "a@b#2#3", "#7"])
+@pytest.mark.parametrize("moves", [0, 1, 12])
+async def test_a_checkpoint_keeps_how_often_a_job_has_moved(
+    tmp_path: Path, sink: Sink, endpoint: str, moves: int
+) -> None:
+    job = context(tmp_path, sink)
+    job.run_at(endpoint, moves=moves)
+    await job.checkpoint("run-1")
+    later = context(tmp_path, sink, earlier=sink.checkpoints[0])
+    assert (later.service_job_id, later.endpoint, later.moves) == ("run-1", endpoint, moves)
+    later.run_at("another")
+    assert later.moves == moves
+
+
 async def test_a_run_that_was_left_at_a_server_counts_at_that_server_alone(tmp_path: Path, sink: Sink) -> None:
     job = context(tmp_path, sink, earlier="run-2@gpu 2@night")
     seen = [(job.service_job_id, job.endpoint)]

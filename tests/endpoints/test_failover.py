@@ -80,6 +80,14 @@ async def test_it_moves_once_unless_told_otherwise(servers: Servers) -> None:
     assert (ended, names) == (LOST, ["a"])
 
 
+async def test_what_moved_before_counts(servers: Servers) -> None:
+    ended, names = await run(servers.pool("a b"), LOST, moved=1)
+    assert (ended, names) == (LOST, ["a"])
+    work = Work(LOST)
+    await servers.pool("a b c", options=PoolOptions(moves=3)).run(work, moved=1)
+    assert [place.moved for place in work.places] == [1, 2]
+
+
 async def test_a_broken_server_loses_its_job_as_one_that_went_away(servers: Servers) -> None:
     ended, names = await run(servers.pool("a b"), ServiceBroken("cuda fault"))
     assert (ended, names) == ("b", ["a", "b"])

@@ -382,3 +382,17 @@ async def test_a_changed_priority_counts_at_once(servers: Servers) -> None:
     pool.set_priority("a", 2)
     async with pool.place() as place:
         assert place.name == "b"
+
+
+async def test_some_are_chosen_before_others_as_long_as_one_of_them_takes_jobs(servers: Servers) -> None:
+    pool = servers.pool("a b c")
+    has_it = {"b", "c"}
+    chosen = []
+    for _ in range(4):
+        async with pool.place(rather=lambda endpoint: endpoint.name in has_it) as place:
+            chosen.append(place.name)
+    assert sorted(chosen) == ["b", "b", "c", "c"]
+    async with pool.place(rather=lambda endpoint: endpoint.name in has_it, avoid=has_it) as place:
+        assert place.name == "a"
+    async with pool.place(rather=lambda _: False, prefer="c") as place:
+        assert place.name == "c"

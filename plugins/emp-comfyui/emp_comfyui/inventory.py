@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen
 
 from emp_comfyui.client import ComfyUIClient
 from emp_comfyui.core_nodes import core_nodes
-from emp_comfyui.needs import EMBEDDING, NODES, model_name
+from emp_comfyui.needs import EMBEDDING, NODES, Needs, model_name
 from emp_comfyui.node_info import Catalogue, read_catalogue
 from emp_core.errors import EmpError
 from emp_core.jobs.matching import ModelOffer
@@ -105,6 +105,11 @@ class Inventory:
         if self.spelling(name) is not None:
             return True
         return None if self.files is None and self.catalogue is None else False
+
+    def may_have(self, needs: Needs) -> bool:
+        """Whether the server has all that a workflow needs, as far as it was asked."""
+        knows_nodes = self.catalogue is None or needs.nodes <= self.catalogue.names
+        return knows_nodes and all(self.has_model(name) is not False for name in needs.models)
 
     def models(self) -> dict[str, ModelOffer] | None:
         """What jobs may require as models; None: the server does not tell, which counts as having all.

@@ -15,6 +15,7 @@ from emp_comfyui.testing.faults import HttpFault
 from emp_comfyui.testing.pictures import plasma
 
 from emp_core.connectors.base import ServiceConfig
+from emp_core.connectors.context import JobContext
 from emp_core.endpoints.endpoint import EndpointStatus
 from emp_core.errors import (
     ConfigError,
@@ -25,9 +26,13 @@ from emp_core.errors import (
     NotHere,
     ServiceUnavailable,
 )
+from emp_core.jobs.model import Job
+from emp_core.jobs.requirements import Requirement
+from emp_core.jobs.states import JobState
+from emp_core.storage.local import LocalStore
 
 from .clusters import QUICK, Fakes, fakes
-from .rig import one_image, save, slow_image
+from .rig import Told, one_image, save, slow_image
 
 if TYPE_CHECKING:
     from emp_comfyui.cluster.results import RunProgress, RunResult
@@ -43,6 +48,22 @@ def checkpoint_image(ckpt_name: str) -> dict[str, Any]:
         "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["1", 2]}},
         "4": save("3"),
     }
+
+
+def attempt(folder: Path, told: Told, *, earlier: str | None = None) -> tuple[Job, JobContext]:
+    """An attempt of a job, as a worker makes it."""
+    job = Job(
+        "job",
+        "comfyui",
+        "comfyui",
+        JobState.ACTIVE,
+        payload=slow_image(4),
+        attempt=1 if earlier is None else 2,
+        service_job_id=earlier,
+        requirement=Requirement("comfyui"),
+    )
+    store = LocalStore(folder / "store")
+    return job, JobContext(job, store=store, report=told.report, save_checkpoint=told.checkpoint)
 
 
 async def until(met: Callable[[], bool]) -> None:
@@ -209,6 +230,34 @@ async def test_a_model_that_one_lacks_is_looked_for_at_the_others(tmp_path: Path
         servers["b"].models = {**servers["b"].models, "checkpoints": ["rare.safetensors"]}
         for _ in range(2):
             assert (await pool.run(graph)).server == "b"
+
+
+async def test_servers_that_are_known_to_have_a_model_are_chosen_before_those_that_lack_it(tmp_path: Path) -> None:
+    async with fakes("a", "b") as servers:
+        servers["b"].models = {**servers["b"].models, "checkpoints": ["rare.safetensors"]}
+        async with servers.pool(tmp_path) as pool:
+            infos = await pool.service_infos()
+            assert set(infos) == {"a", "b"}
+            asked = len(servers["a"].requests)
+            for _ in range(3):
+                assert (await pool.run(checkpoint_image("rare.safetensors"))).server == "b"
+            about_nodes = [one.path for one in servers["a"].requests[asked:] if one.path.startswith("/object_info/")]
+    assert about_nodes == [], "nobody asked the server that lacks it whether it has it"
+
+
+async def test_a_job_that_has_moved_in_an_earlier_attempt_does_not_move_again(tmp_path: Path) -> None:
+    async with fakes("a", "b", "c", "d") as servers:
+        for name in "abcd":
+            servers[name].hold("ProbeSlow")
+            servers[name].fail(HttpFault("/history/*", "die"))
+        async with servers.pool(tmp_path) as pool:
+            told = Told()
+            with pytest.raises(ConnectionLost):
+                await pool.process(*attempt(tmp_path, told))
+            assert sum(servers.ran.values()) == 2
+            with pytest.raises(ConnectionLost):
+                await pool.process(*attempt(tmp_path, told, earlier=told.checkpoints[-1]))
+        assert sum(servers.ran.values()) == 3
 
 
 async def test_a_workflow_that_is_wrong_is_told_once(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from attrs import define, field
 
 from emp_comfyui.cluster.server import ComfyUIServer
 from emp_comfyui.connector import ComfyUIWebSocketConnector
+from emp_comfyui.needs import Needs
 from emp_core.connectors.base import ServiceConfig
 from emp_core.errors import ConfigError
 
@@ -103,6 +104,11 @@ class Hosts:
         """Whether the server gave no answer when it was asked last."""
         host = self._hosts.get(name)
         return host is not None and host.connector.comfyui.is_away
+
+    def may_have(self, name: str, needs: Needs) -> bool:
+        """Whether a server has what a workflow needs, as far as is known without asking it."""
+        host = self._hosts.get(name)
+        return host is None or host.connector.inventory.may_have(needs)
 
     def is_there(self, name: str) -> None:
         """The server answers."""

@@ -8,6 +8,7 @@ from emp_comfyui.cluster.kinds import kind_of
 from emp_comfyui.cluster.paths import PathMap
 from emp_comfyui.cluster.placing import job_for, result_from
 from emp_comfyui.cluster.upkeep import Upkeep
+from emp_comfyui.needs import needs_of
 from emp_comfyui.workflow import Workflow
 from emp_core.connectors.context import JobContext
 from emp_core.endpoints.place import Place
@@ -46,13 +47,16 @@ class ClusterRun:
             ConnectorError: what the connector to one server raises.
         """
         workflow = Workflow.from_payload(self.job.payload)
+        needs = needs_of(workflow)
         return await self.endpoints.run(
             self._run_at,
             kind=kind_of(workflow.graph),
             at=self.at,
             prefer=self.context.endpoint,
+            rather=lambda endpoint: self.hosts.may_have(endpoint.name, needs),
             # Outputs that were stored are known outside: they would be there twice.
             may_move=lambda: not self.context.has_put_out,
+            moved=self.context.moves,
         )
 
     async def _run_at(self, place: Place) -> tuple[JobResult, PathMap]:
@@ -60,7 +64,7 @@ class ClusterRun:
         if left is not None and left_at is not None and left_at != place.name:
             # Begun there just now, or by an earlier attempt: it may still wait or run.
             self.upkeep.leave(left_at, left)
-        self.context.run_at(place.name)
+        self.context.run_at(place.name, moves=place.moved)
         await self._tell(place)
         paths = self.hosts.server(place.name).paths
         job = job_for(self.job, paths)

@@ -41,7 +41,7 @@ class ClusterSettings:
         "EMP_COMFYUI_FAILOVERS",
         default=1,
         parse=whole(0, 100),
-        help="How often an attempt whose server went away in mid-run is begun again on another server.",
+        help="How often a job whose server went away in mid-run is begun again on another server, in all its attempts.",
     )
     jobs_per_server: int = setting(
         "EMP_COMFYUI_JOBS_PER_SERVER",
