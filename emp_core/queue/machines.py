@@ -9,12 +9,15 @@ import cattrs
 from attrs import field, frozen
 
 from emp_core.jobs.codec import dumps
+from emp_core.log.logger import get_logger
 from emp_core.queue.keys import Keys
 
 __all__ = ["SILENT_S", "MachinePhase", "MachineStatus", "MachineView", "read_machines", "write_machine"]
 
 SILENT_S = 30.0
 """A machine that was silent for so long is not listed any more. It speaks three times as often."""
+
+log = get_logger("emp.machines")
 
 _INDEX_S = 86_400
 _TEXTS = ("machine_id", "phase", "detail")
@@ -88,18 +91,22 @@ async def write_machine(client: Any, keys: Keys, status: MachineStatus) -> None:
 
 
 async def read_machines(client: Any, keys: Keys) -> list[MachineView]:
-    """The machines that speak, by name."""
+    """The machines that speak, by name. What one says that cannot be understood is warned of, and left out."""
     ids = sorted(await client.zrange(keys.fixed("machines"), 0, -1))
     async with client.pipeline(transaction=False) as pipe:
         for machine_id in ids:
             pipe.hgetall(keys.machine(machine_id, "status"))
             pipe.pttl(keys.machine(machine_id, "status"))
         replies = await pipe.execute()
-    return [
-        MachineView(_decoded(facts), ttl_ms / 1000)
-        for facts, ttl_ms in zip(replies[::2], replies[1::2], strict=True)
-        if facts and ttl_ms > 0
-    ]
+    found: list[MachineView] = []
+    for machine_id, facts, ttl_ms in zip(ids, replies[::2], replies[1::2], strict=True):
+        if not facts or ttl_ms <= 0:
+            continue
+        try:
+            found.append(MachineView(_decoded(facts), ttl_ms / 1000))
+        except (ValueError, TypeError, AttributeError, cattrs.BaseValidationError) as error:
+            log.warning("what a machine says cannot be understood", machine=machine_id, error=str(error))
+    return found
 
 
 def _decoded(facts: Mapping[str, str]) -> MachineStatus:

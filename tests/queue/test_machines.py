@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from attrs import evolve
+
 from emp_core.queue.keys import Keys
 from emp_core.queue.machines import SILENT_S, MachinePhase, MachineStatus, write_machine
 from emp_core.queue.queue import JobQueue
@@ -62,3 +64,16 @@ async def test_machines_are_listed_by_name(queue: JobQueue) -> None:
     for name in ("b", "a", "c"):
         await write_machine(queue.client, queue.keys, MachineStatus(name, MachinePhase.READY))
     assert [one.status.machine_id for one in await queue.machines()] == ["a", "b", "c"]
+
+
+async def test_a_machine_that_cannot_be_understood_hides_no_other(queue: JobQueue) -> None:
+    """While a fleet is updated, some speak another version."""
+    for machine_id, odd in (
+        ("box-2", {"phase": "dancing"}),
+        ("box-3", {"gpus": "no JSON"}),
+        ("box-4", {"disk": "[1]"}),
+    ):
+        await write_machine(queue.client, queue.keys, evolve(STATUS, machine_id=machine_id))
+        await queue.client.hset(queue.keys.machine(machine_id, "status"), mapping=odd)
+    await write_machine(queue.client, queue.keys, STATUS)
+    assert [one.status.machine_id for one in await queue.machines()] == ["box-1"]
