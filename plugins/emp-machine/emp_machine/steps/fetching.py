@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from glob import escape
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,9 @@ from emp_machine.steps.records import sha256_of
 __all__ = ["Fetching", "Interrupted"]
 
 _BLOCK = 2**20
+_NAME_MAX, _WHICH = 180, 12
+"""How many characters of a file's name, and of what tells its source, are in the name of what has come so far."""
+
 _TRIES = 5
 _WAIT_MAX_S = 60.0
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -68,8 +72,8 @@ class Fetching:
     def part(self, entry: FileEntry) -> Path:
         """Where what has come so far is kept. Another address or checksum begins another."""
         file = self._folder / entry.path
-        which = hashlib.sha256(f"{entry.url} {entry.sha256}".encode()).hexdigest()[:12]
-        return file.with_name(f".{file.name[:180]}.{which}.part")
+        which = hashlib.sha256(f"{entry.url} {entry.sha256}".encode()).hexdigest()[:_WHICH]
+        return file.with_name(f".{file.name[:_NAME_MAX]}.{which}.part")
 
     def expect(self, size: int) -> None:
         """Count a file's bytes among those that are to come."""
@@ -251,6 +255,8 @@ def _put_in_place(entry: FileEntry, part: Path, file: Path) -> tuple[int, str]:
     with part.open("rb") as opened:
         os.fsync(opened.fileno())
     part.replace(file)
+    for other in file.parent.glob(f".{escape(file.name[:_NAME_MAX])}.{'?' * _WHICH}.part"):
+        _forget(other)  # begun from another address, or for another checksum
     return size, sha256
 
 

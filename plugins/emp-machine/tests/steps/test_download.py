@@ -83,6 +83,18 @@ async def test_what_another_run_left_is_taken_up(files, telling, tmp_path):
     assert (tmp_path / "one.bin").read_bytes() == content
 
 
+async def test_what_was_begun_from_another_address_goes_when_the_file_is_there(files, telling, tmp_path):
+    other, one = files.entry("one.safetensors.bin", b"2"), files.entry("one.safetensors", b"1")
+    async with httpx.AsyncClient() as client:
+        fetching = Fetching(client, tmp_path, {}, telling)
+        [kept] = downloads(tmp_path, other).entries
+        fetching.part(kept).write_bytes(b"of another file")
+        [old] = downloads(tmp_path, {**one, "url": f"{files.url}/old"}).entries
+        fetching.part(old).write_bytes(b"gigabytes that nobody would ever take up")
+    await downloads(tmp_path, one).do(telling)
+    assert [path.name for path in tmp_path.glob(".*.part")] == [fetching.part(kept).name]
+
+
 async def test_a_server_without_ranges_begins_anew(files, telling, tmp_path):
     content = os.urandom(1_500_000)
     entry = files.entry("one.bin", content)
