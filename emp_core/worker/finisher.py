@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Outcome, Release
@@ -16,6 +17,8 @@ __all__ = ["Finisher"]
 log = get_logger("emp.worker")
 
 _BATCH = 200
+_BATCH_LENGTH = 16 * 2**20
+"""Characters of results per call, where one alone is not longer: Redis does nothing else while it puts them away."""
 
 
 class Finisher:
@@ -58,10 +61,21 @@ class Finisher:
                 self._done.set()
                 self._handed_over.clear()
                 await self._handed_over.wait()
-            batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+            batch = self._batch()
             await self._record(batch)
             for _ in batch:
                 self._waiting.popleft()
+
+    def _batch(self) -> list[tuple[Held, Outcome, Finish]]:
+        """The next ones, as many as go into one call."""
+        batch: list[tuple[Held, Outcome, Finish]] = []
+        length = 0
+        for one in islice(self._waiting, _BATCH):
+            length += len(one[2].result)
+            if batch and length > _BATCH_LENGTH:
+                break
+            batch.append(one)
+        return batch
 
     async def _record(self, batch: list[tuple[Held, Outcome, Finish]]) -> None:
         await self._leases.fresh()

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import pytest
 from attrs import evolve
 
 from emp_core.jobs.model import JobSpec
+from emp_core.jobs.outcomes import Completed, JobResult
+from emp_core.jobs.states import JobState
+from emp_core.queue.consumer import Finish
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.scripts import load_script
+from emp_core.worker.finisher import Finisher
+from emp_core.worker.leases import Leases
 
 from .hands import Hands
 
@@ -75,3 +81,31 @@ async def test_the_same_claim_gives_the_same_jobs_however_large_they_are(queue: 
     first = await hand.ids(8, token="t")
     assert len(first) == 6
     assert await hand.ids(8, token="t") == first
+
+
+async def test_large_outcomes_are_recorded_in_several_calls(
+    queue: JobQueue, hands: Hands, monkeypatch: pytest.MonkeyPatch
+):
+    hand = await hands()
+    leases = Leases(hand.consumer, 15.0, on_renewal=lambda _: None)
+    finisher = Finisher(hand.consumer, leases, lambda *_: None)
+    sizes: list[int] = []
+    finish = hand.consumer.finish
+
+    async def noted(outcomes: Sequence[Finish]) -> list[tuple[int, str]]:
+        sizes.append(sum(len(one.result) for one in outcomes))
+        return await finish(outcomes)
+
+    monkeypatch.setattr(hand.consumer, "finish", noted)
+    await queue.submit_many(JobSpec("echo") for _ in range(12))
+    result = f'{{"success":true,"data":{{"text":"{"x" * 3 * MIB}"}},"artifacts":[]}}'
+    for claimed in await hand.take(12):
+        outcome = Finish(claimed.job.id, claimed.token, "completed", result=result)
+        finisher.hand_over(leases.hold(claimed), Completed(JobResult()), outcome)
+    async with anyio.create_task_group() as group:
+        group.start_soon(finisher.run)
+        await finisher.flushed()
+        group.cancel_scope.cancel()
+    assert max(sizes) < 17 * MIB
+    assert sum(sizes) == 12 * len(result)
+    assert (await queue.counts())[JobState.COMPLETED] == 12
