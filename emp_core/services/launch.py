@@ -7,6 +7,9 @@ from attrs import field, frozen
 
 __all__ = ["HealthCheck", "Launch", "ServiceInstance"]
 
+_LOOPBACK = "127.0.0.1"
+_ALL = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
 
 @frozen
 class ServiceInstance:
@@ -36,6 +39,12 @@ class ServiceInstance:
     def port(self) -> int | None:
         """The first of its ports, if it has any."""
         return self.ports[0] if self.ports else None
+
+    @property
+    def reached_at(self) -> str:
+        """Its host in URLs of this machine: loopback where it listens on all addresses; in brackets by IPv6."""
+        host = _LOOPBACK if self.host in _ALL else self.host
+        return f"[{host}]" if ":" in host else host
 
 
 @frozen

@@ -22,7 +22,6 @@ from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 
 __all__ = ["ComfyUIManagementClient", "CustomNode"]
 
-_LOOPBACK = "127.0.0.1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _KEYS = frozenset({"url", "name", "ref", "commit", "branch", "script"})
 
@@ -125,7 +124,7 @@ class ComfyUIManagementClient(Installer):
         self._options.check()
         port = instance.port or 8188
         state = instance.state
-        host = _LOOPBACK if instance.host in ("0.0.0.0", "::") else instance.host  # noqa: S104 - compared with
+        host = instance.reached_at
         return Launch(
             argv=(
                 str(self._venv.python),

@@ -170,3 +170,13 @@ def test_a_program_that_does_not_start_is_told_with_its_last_words(asked: dict[s
     broken.commit(main_py="raise SystemExit('no CUDA here')", requirements_txt="")
     with pytest.raises(InstallError, match="comfyui ended with 1: no CUDA here"):
         installed({**asked, "repo_url": broken.url, "custom_nodes": [], "models": []}, tmp_path / "it")
+
+
+@pytest.mark.parametrize(("host", "at"), [("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5"), ("::1", "[::1]")])  # noqa: S104
+def test_an_instance_is_asked_where_it_listens(tmp_path: Path, host: str, at: str):
+    instance = ServiceInstance("comfyui-gpu0", "comfyui", 0, 0, host, (8188,), tmp_path, tmp_path / "state")
+    launch = installer({}, tmp_path).launch(instance)
+    assert launch.argv[launch.argv.index("--listen") + 1] == host
+    assert launch.health is not None
+    assert launch.health.url == f"http://{at}:8188/system_stats"
+    assert launch.worker_environ["COMFYUI_HOST"] == at

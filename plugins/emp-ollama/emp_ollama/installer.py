@@ -23,7 +23,6 @@ from emp_ollama.pulling import PullProgress
 
 __all__ = ["OllamaDaemonInstaller", "PullModels"]
 
-_LOOPBACK = "127.0.0.1"
 _RELEASE = "https://github.com/ollama/ollama/releases/download/v{version}/ollama-{system}-{arch}.{ending}"
 _SILENCE_S = 300.0
 """A registry may say nothing for so long while it writes a large layer."""
@@ -83,12 +82,12 @@ class OllamaDaemonInstaller(Installer):
         """``ollama serve``. It sees the models of all instances."""
         self._options.check()
         port = instance.port or 11434
-        host = _LOOPBACK if instance.host in ("0.0.0.0", "::") else instance.host  # noqa: S104 - compared with
+        own, host = instance.host, instance.reached_at
         return Launch(
             argv=(self._program, "serve"),
             cwd=self.folder,
             environ={
-                "OLLAMA_HOST": f"{instance.host}:{port}",
+                "OLLAMA_HOST": f"[{own}]:{port}" if ":" in own else f"{own}:{port}",
                 "OLLAMA_MODELS": str(self._models),
                 "HOME": str(instance.state),  # it keeps a key there
             },

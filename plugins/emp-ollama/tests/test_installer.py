@@ -127,3 +127,20 @@ def test_an_instance_listens_where_the_plan_says_and_leads_its_workers_there(ask
     assert launch.worker_environ == {"OLLAMA_HOST": "http://127.0.0.1:11500"}
     assert launch.health is not None
     assert launch.health.url == "http://127.0.0.1:11500/api/version"
+
+
+@pytest.mark.parametrize(
+    ("host", "listens", "at"),
+    [
+        ("0.0.0.0", "0.0.0.0:11434", "127.0.0.1:11434"),  # noqa: S104
+        ("10.0.0.5", "10.0.0.5:11434", "10.0.0.5:11434"),
+        ("::1", "[::1]:11434", "[::1]:11434"),
+    ],
+)
+def test_an_instance_is_asked_where_it_listens(tmp_path: Path, host: str, listens: str, at: str):
+    instance = ServiceInstance("ollama", "ollama", None, 0, host, (11434,), tmp_path, tmp_path / "state")
+    launch = installer({}, tmp_path).launch(instance)
+    assert launch.environ["OLLAMA_HOST"] == listens
+    assert launch.worker_environ["OLLAMA_HOST"] == f"http://{at}"
+    assert launch.health is not None
+    assert launch.health.url == f"http://{at}/api/version"

@@ -19,7 +19,6 @@ from emp_machine.steps import Command, Downloads, GitCheckout, PipInstall, Virtu
 __all__ = ["CommandServiceInstaller"]
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_LOOPBACK = "127.0.0.1"
 
 
 class CommandServiceInstaller(Installer):
@@ -104,8 +103,7 @@ class CommandServiceInstaller(Installer):
         places = {**self._places(), **_of(instance)}
         health = None
         if instance.port is not None:
-            host = _LOOPBACK if instance.host in ("0.0.0.0", "::") else instance.host  # noqa: S104 - compared with, not bound to
-            url = f"http://{host}:{instance.port}{self._health}" if self._health else None
+            url = f"http://{instance.reached_at}:{instance.port}{self._health}" if self._health else None
             health = HealthCheck(url, instance.port, start_s=self._start_s)
         return Launch(
             argv=tuple(_filled(self._command, places)),

@@ -75,7 +75,6 @@ class A1111ManagementClient(Installer):
         """Its launcher, without looking for updates."""
         self._options.check()
         port = instance.port or 7860
-        host = _LOOPBACK if instance.host in ("0.0.0.0", "::") else instance.host  # noqa: S104 - compared with
         listen = () if instance.host == _LOOPBACK else ("--listen", "--server-name", instance.host)
         return Launch(
             argv=(
@@ -85,5 +84,5 @@ class A1111ManagementClient(Installer):
                 *self._args,
             ),
             cwd=self._repo,
-            health=HealthCheck(f"http://{host}:{port}/internal/ping", port, start_s=600.0),
+            health=HealthCheck(f"http://{instance.reached_at}:{port}/internal/ping", port, start_s=600.0),
         )

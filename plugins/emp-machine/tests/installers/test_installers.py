@@ -30,6 +30,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 """
+HOSTS = (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5"), ("::1", "[::1]"))  # noqa: S104
+"""Where an instance listens, and how it is reached there."""
+
 LAUNCH = "import pathlib, sys\nif '--exit' in sys.argv: pathlib.Path('prepared').touch(); sys.exit()\n" + SERVER
 
 
@@ -107,11 +110,20 @@ def test_a_redis_that_is_started_keeps_its_data_in_the_instances_folder(tmp_path
 
 def test_the_webui_is_asked_where_it_listens(tmp_path: Path):
     webui = made(A1111ManagementClient, "a1111", tmp_path)
-    for host, asked in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")):  # noqa: S104
+    for host, asked in HOSTS:
         launch = webui.launch(ServiceInstance("it", "it", 0, 0, host, (7860,), tmp_path, tmp_path / "state"))
         assert launch is not None
         assert launch.health is not None
         assert launch.health.url == f"http://{asked}:7860/internal/ping"
+
+
+def test_a_command_is_asked_where_it_listens(tmp_path: Path):
+    service = made(CommandServiceInstaller, "it", tmp_path, command=["serve"], health="/health")
+    for host, asked in HOSTS:
+        launch = service.launch(ServiceInstance("it", "it", 0, 0, host, (8000,), tmp_path, tmp_path / "state"))
+        assert launch is not None
+        assert launch.health is not None
+        assert launch.health.url == f"http://{asked}:8000/health"
 
 
 def test_a_command_gets_what_the_plan_gives(tmp_path: Path):
