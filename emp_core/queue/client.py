@@ -150,6 +150,10 @@ class _Pipeline(Pipeline):
             stack, self.command_stack = self.command_stack, []
             replies = await self._client.together(stack) if stack else []
             if raise_on_error:
+                for reply in replies:
+                    # redis-py looks for ResponseError alone, and a server that loads its data says another.
+                    if isinstance(reply, exceptions.ConnectionError):
+                        raise reply
                 self.raise_first_error(stack, replies)
         except exceptions.ResponseError as error:
             await self._client.judge(error)

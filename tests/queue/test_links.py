@@ -9,7 +9,10 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint
 from redis import exceptions
+from redis.asyncio import ConnectionPool
 
+from emp_core.queue.client import Client
+from emp_core.queue.connection import AWAY
 from emp_core.queue.links import Links
 from emp_core.queue.sending import QuickConnection, packed
 
@@ -221,6 +224,24 @@ async def test_a_refusal_is_a_reply():
         first, second = await links.ask(PING * 2, 2)
     assert isinstance(first, exceptions.NoScriptError)
     assert second == "PONG"
+
+
+async def test_a_server_that_loads_its_data_is_away_for_commands_that_are_sent_together_too():
+    async def loading(stream: SocketStream) -> None:
+        while True:
+            await stream.send(
+                b"-LOADING Redis is loading the dataset in memory\r\n" * (await stream.receive()).count(b"GET")
+            )
+
+    async with links_to(loading) as links:
+        client = Client(ConnectionPool(), links, None)
+        with pytest.raises(AWAY):
+            await client.get("one")
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.get("one")
+            pipe.get("two")
+            with pytest.raises(AWAY):
+                await pipe.execute()
 
 
 async def test_a_cancelled_call_takes_its_connection_with_it():
