@@ -21,7 +21,9 @@ class FileServer:
         statuses: answer these first, in turn.
         heads: whether HEAD is answered; else with 403, as by an address that was signed for GET.
         ranges: whether parts of files can be had.
+        moved: by path, the address that it has moved to.
         requests: what was asked: method, path, range.
+        logins: the header ``Authorization`` of each request that had one.
     """
 
     url: str = ""
@@ -31,13 +33,29 @@ class FileServer:
     heads: bool = True
     ranges: bool = True
     token: str | None = None
+    moved: dict[str, str] = field(factory=dict)
     requests: list[tuple[str, str, str]] = field(factory=list)
+    logins: list[str] = field(factory=list)
 
     def entry(self, path: str, content: bytes, **more: object) -> dict[str, object]:
         """Serve a file; gives its line of a manifest."""
         self.files[f"/{path}"] = content
         digest = hashlib.sha256(content).hexdigest()
         return {"url": f"{self.url}/{path}", "path": path, "sha256": digest, "size": len(content), **more}
+
+    def take(self, method: str, path: str, asked: str, login: str) -> int:
+        """Note a request; gives the status to answer."""
+        self.requests.append((method, path, asked))
+        self.logins += [login] if login else []
+        if path in self.moved:
+            return 302
+        if method == "HEAD" and not self.heads:
+            return 403
+        if method == "GET" and self.statuses:
+            return self.statuses.pop(0)
+        if self.token is not None and login != f"Bearer {self.token}":
+            return 401
+        return 200 if path in self.files else 404
 
 
 @contextmanager
@@ -56,17 +74,15 @@ def file_server() -> Iterator[FileServer]:
 
         def _answer(self, *, with_body: bool) -> None:
             asked = self.headers.get("Range", "")
-            server.requests.append((self.command, self.path, asked))
-            content = server.files.get(self.path)
-            allowed = server.token is None or self.headers.get("Authorization") == f"Bearer {server.token}"
-            status = server.statuses.pop(0) if with_body and server.statuses else 200 if allowed else 401
-            if self.command == "HEAD" and not server.heads:
-                status = 403
-            if status != 200 or content is None:
-                self.send_response(status if status != 200 else 404)
+            status = server.take(self.command, self.path, asked, self.headers.get("Authorization", ""))
+            if status != 200:
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", server.moved[self.path])
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
+            content = server.files[self.path]
             tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
             start = 0
             if server.ranges and asked and self.headers.get("If-Range", tag) == tag:

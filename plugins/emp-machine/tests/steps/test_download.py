@@ -10,6 +10,7 @@ import httpx
 import pytest
 from emp_machine.steps import Downloads, read_manifest
 from emp_machine.steps.fetching import Fetching
+from emp_machine.testing.file_server import file_server
 
 from emp_core.errors import ConfigError, InstallError
 
@@ -163,6 +164,18 @@ async def test_a_token_is_sent_and_its_absence_told(files, telling, tmp_path):
     await downloads(tmp_path, entry, environ={"HF_TOKEN": "hf_secret"}).do(telling)
     assert (tmp_path / "one.bin").read_bytes() == b"1"
     assert not any("hf_secret" in line for line in telling.lines)
+
+
+async def test_a_token_does_not_follow_to_another_server(files, telling, tmp_path):
+    """Registries of models lead on to stores, whose logs others read."""
+    with file_server() as store:
+        store.files["/one.bin"] = b"1"
+        files.moved["/one.bin"] = f"{store.url}/one.bin"
+        entry = {"url": f"{files.url}/one.bin", "path": "one.bin", "token_env": "HF_TOKEN"}
+        await downloads(tmp_path, entry, environ={"HF_TOKEN": "hf_secret"}).do(telling)
+        assert (tmp_path / "one.bin").read_bytes() == b"1"
+        assert set(files.logins) == {"Bearer hf_secret"}
+        assert store.logins == []
 
 
 async def test_a_disk_without_room_is_told_before_anything_is_fetched(files, telling, tmp_path, monkeypatch):
