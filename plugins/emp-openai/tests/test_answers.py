@@ -275,13 +275,13 @@ async def test_files_that_a_request_cannot_hold_are_refused_before_they_are_in_m
     file = {"$input": {"base64": picture, "media_type": "image/png"}}
     other = {"$input": {"base64": picture, "media_type": "image/png", "name": "other.png"}}
     parts = [{"type": "image_url", "image_url": {"url": one}} for one in (file, other)]
-    payload: dict[str, Any] = {
+    payloads: dict[str, dict[str, Any]] = {
         "chat": {"messages": [{"role": "user", "content": parts}]},
         "responses": {"input": [{"role": "user", "content": parts}]},
         "edits": {"prompt": "a cat", "image": [file, other]},
-    }[kind]
+    }
     async with FakeOpenAI() as server, rigged(environ_of(server), tmp_path) as rig:
-        job = await rig.run({"model": "fake", **payload})
+        job = await rig.run({"model": "fake", **payloads[kind]})
         assert isinstance(job.error, InputError)
         assert job.error.details["reason"] == "too_large"
         assert server.seen == []
