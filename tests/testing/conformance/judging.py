@@ -25,8 +25,12 @@ class Verdict:
     reasons: frozenset[str]
 
 
-def judged(folder: Path, program: str) -> Verdict:
-    """Run a module of tests in a pytest without configuration, within this process: it sees the modules that we see."""
+def judged(folder: Path, program: str, *, rule: str = "") -> Verdict:
+    """Run a module of tests in a pytest without configuration, within this process: it sees the modules that we see.
+
+    Args:
+        rule: run this rule alone; empty: all of them.
+    """
     (folder / "pytest.ini").write_text("[pytest]\n")
     module = folder / f"test_{next(_numbers)}.py"  # a module of its own each time
     module.write_text(program)
@@ -35,7 +39,8 @@ def judged(folder: Path, program: str) -> Verdict:
     without = [
         option for name in ("cacheprovider", "faulthandler", "randomly", "xdist") for option in ("-p", f"no:{name}")
     ]
-    pytest.main([*where, *without, "--tb=no", "-s", "-q", "-W", "ignore"], plugins=[seen])
+    chosen = ["-k", rule] if rule else []
+    pytest.main([*where, *without, *chosen, "--tb=no", "-s", "-q", "-W", "ignore"], plugins=[seen])
     assert seen.reports, "nothing was run"
     for one in seen.reports:
         if one.failed:

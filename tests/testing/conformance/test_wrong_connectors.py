@@ -1,4 +1,4 @@
-"""Each rule of the connector suite finds the connector that breaks it, and lets all others pass."""
+"""Each rule of the connector suite finds the connector that breaks it."""
 
 from pathlib import Path
 
@@ -40,7 +40,16 @@ _SAME_OUTCOME = "test_the_same_payload_has_the_same_outcome_and_others_have_othe
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
-def test_a_wrong_connector_breaks_its_rule_and_no_other(tmp_path: Path, wrong: type[studio.StudioConnector]) -> None:
+def test_a_wrong_connector_breaks_its_rule(tmp_path: Path, wrong: type[studio.StudioConnector]) -> None:
+    rule: str = wrong.breaks  # type: ignore[attr-defined]  # each has it
+    verdict = judged(tmp_path, _WRONG.format(name=wrong.__name__), rule=rule)
+    assert verdict.failed == {rule}
+    assert not verdict.skipped
+
+
+# The whole suite takes seconds for each: a few tell whether rules are blamed for one another.
+@pytest.mark.parametrize("wrong", WRONG[::8], ids=lambda wrong: wrong.__name__)
+def test_a_wrong_connector_breaks_no_other_rule(tmp_path: Path, wrong: type[studio.StudioConnector]) -> None:
     verdict = judged(tmp_path, _WRONG.format(name=wrong.__name__))
     assert verdict.failed == {wrong.breaks}  # type: ignore[attr-defined]  # each has it
     assert not verdict.skipped
