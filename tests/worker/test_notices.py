@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ async def test_a_file_that_cannot_be_looked_for_is_no_notice(tmp_path: Path):
     (tmp_path / "file").touch()
     for path in (tmp_path / ("x" * 300), tmp_path / "file" / "going"):
         notice = SignalFile(path, 5.0)
-        waits = Waits(at={3: lambda notice=notice: setattr(notice, "_path", anyio.Path(tmp_path / "file"))})
+        mend = partial(setattr, notice, "_path", anyio.Path(tmp_path / "file"))
+        waits = Waits(at={3: mend})
         notice._sleep = waits
         with anyio.fail_after(10):
             assert "file is there" in await notice.wait()
