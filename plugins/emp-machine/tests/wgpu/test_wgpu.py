@@ -198,6 +198,7 @@ def test_a_state_that_nobody_can_tell_has_a_code_of_its_own(tmp_path: Path, redi
     assert "processes.json cannot be read" in status.stderr
 
 
+@pytest.mark.parametrize("either", ["supervisor"], indirect=True)  # who keeps the processes makes no difference here
 def test_what_wgpu_stopped_stays_so_while_the_machine_is_held(either: EchoMachine) -> None:
     machine = either
     with machine.up():
