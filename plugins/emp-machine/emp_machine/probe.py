@@ -4,9 +4,10 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
@@ -28,6 +29,8 @@ _LOOPBACK = "127.0.0.1"
 _LOOK_EVERY_S = 0.1
 _LINES_TOLD = 20
 _LAST_WORDS_S = 1.0
+_TIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
+"""1 is PR_SET_PDEATHSIG, 9 SIGKILL: prctl(2). It outlives the exec."""
 _TEXT_BYTES = 2**16
 
 
@@ -85,9 +88,11 @@ async def answers(
 
 
 async def _run(how: Launch, service: str, environ: Mapping[str, str], ask: Ask | None) -> None:
+    if shutil.which(how.argv[0]) is None:
+        raise InstallError(f"{service} cannot be started: there is no program {how.argv[0]}", hint="install it again")
     try:
         process = await anyio.open_process(
-            list(how.argv),
+            [*_tied(), *how.argv],
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=STDOUT,
@@ -117,6 +122,11 @@ async def _run(how: Launch, service: str, environ: Mapping[str, str], ask: Ask |
             await _end(process, how.stop_s)
     if failure is not None:
         raise failure
+
+
+def _tied() -> Sequence[str]:
+    """What to put before a command so that it ends with us, even if we are killed. Only Linux knows such a thing."""
+    return (sys.executable, "-I", "-S", "-c", _TIE) if sys.platform == "linux" else ()
 
 
 async def _until_healthy(process: Process, health: HealthCheck, service: str, output: "_Output") -> None:
