@@ -33,9 +33,10 @@ help:
 demo: $(READY)
 	@$(BIN)/emp demo
 
-# More processes than eight only cost more Redis servers.
+# Two processes for each core: most tests wait for other processes. More than eight only cost more Redis servers.
 test: $(READY) $(NODE_READY)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+	@workers=$$(( $$(getconf _NPROCESSORS_ONLN) * 2 )); [ $$workers -le 8 ] || workers=8; \
+	$(BIN)/python -m pytest -n $$workers --dist worksteal $(ARGS)
 
 # In a short form this is part of `make test`. FAULTS="silent sentinel" picks some.
 chaos: $(READY)
