@@ -12,11 +12,10 @@ from typing import Any
 
 from attrs import frozen
 from emp_machine.installers.options import Options
-from emp_machine.probe import answers
+from emp_machine.probe import answers, require_done
 from emp_machine.steps import Command, Downloads, GitCheckout, PipInstall, VirtualEnv, read_manifest, read_objects
 
 from emp_core.connectors.base import ServiceConfig
-from emp_core.errors import InstallError
 from emp_core.services.installer import Installer, Step
 from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 
@@ -112,9 +111,7 @@ class ComfyUIManagementClient(Installer):
         Raises:
             InstallError: something is missing, or it does not answer.
         """
-        for step in self.steps():
-            if not await step.is_done():
-                raise InstallError(f"ComfyUI is not installed: {step.name!r} is not done", hint="install it again")
+        await require_done(self.steps(), "ComfyUI")
         await answers(self.launch, self.config.name, self.folder, self.config.environ)
 
     def launch(self, instance: ServiceInstance) -> Launch:

@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
@@ -18,9 +18,10 @@ from anyio.abc import Process
 
 from emp_core.errors import InstallError
 from emp_core.log.redaction import hide_secrets
+from emp_core.services.installer import Step
 from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 
-__all__ = ["Ask", "answers", "free_port", "is_healthy"]
+__all__ = ["Ask", "answers", "free_port", "is_healthy", "require_done"]
 
 Ask = Callable[[str], Awaitable[None]]
 """Asks a running instance more; told its URL: scheme, host and port."""
@@ -40,6 +41,20 @@ def free_port() -> int:
         taken.bind((_LOOPBACK, 0))
         port: int = taken.getsockname()[1]
         return port
+
+
+async def require_done(steps: Iterable[Step], name: str) -> None:
+    """Look whether an installation is whole, before what it installed is asked.
+
+    Args:
+        name: what people call the service.
+
+    Raises:
+        InstallError: a step is not done.
+    """
+    for step in steps:
+        if not await step.is_done():
+            raise InstallError(f"{name} is not installed: {step.name!r} is not done", hint="install it again")
 
 
 async def is_healthy(client: httpx.AsyncClient, health: HealthCheck, host: str = _LOOPBACK) -> bool:

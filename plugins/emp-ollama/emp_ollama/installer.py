@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 from emp_machine.installers.options import Options
-from emp_machine.probe import Ask, answers
+from emp_machine.probe import Ask, answers, require_done
 from emp_machine.steps import Downloads, FileEntry, Unpack
 from emp_machine.steps.records import read_record, write_record
 
@@ -73,9 +73,7 @@ class OllamaDaemonInstaller(Installer):
         Raises:
             InstallError: something is missing, or it does not answer.
         """
-        for step in self.steps():
-            if not await step.is_done():
-                raise InstallError(f"Ollama is not installed: {step.name!r} is not done", hint="install it again")
+        await require_done(self.steps(), "Ollama")
         await self.run(self._has_them)
 
     def launch(self, instance: ServiceInstance) -> Launch:

@@ -1,5 +1,6 @@
 """`emp machine start|stop|restart|reload|status|logs`: the processes of this machine, whoever started them."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import click
@@ -9,12 +10,23 @@ from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note
 from emp_machine.commands import driving
 from emp_machine.commands.options import env_file_option
-from emp_machine.commands.running import find_here, show
+from emp_machine.commands.running import Here, find_here, show
 from emp_machine.processes.interface import ProcessStatus
 
 __all__ = ["logs", "reload", "restart", "start", "status", "stop"]
 
 names_argument = click.argument("names", nargs=-1, metavar="[NAME]...")
+
+
+def _shown_after(here: Here, names: Sequence[str], drive: Callable[[], Awaitable[None]], *, as_json: bool) -> int:
+    """Do something to processes, and show how they are then."""
+
+    async def run() -> tuple[ProcessStatus, ...]:
+        await drive()
+        return await here.manager.status(*here.names(names))
+
+    show(here, run_async(run), as_json=as_json)
+    return DONE
 
 
 @click.command()
@@ -55,12 +67,7 @@ def start(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
     """
     here = find_here(env_file)
 
-    async def run() -> tuple[ProcessStatus, ...]:
-        await driving.start(here, names, env_file)
-        return await here.manager.status(*here.names(names))
-
-    show(here, run_async(run), as_json=as_json)
-    return DONE
+    return _shown_after(here, names, lambda: driving.start(here, names, env_file), as_json=as_json)
 
 
 @click.command()
@@ -79,12 +86,7 @@ def stop(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
     """
     here = find_here(env_file)
 
-    async def run() -> tuple[ProcessStatus, ...]:
-        await driving.stop(here, names)
-        return await here.manager.status(*here.names(names))
-
-    show(here, run_async(run), as_json=as_json)
-    return DONE
+    return _shown_after(here, names, lambda: driving.stop(here, names), as_json=as_json)
 
 
 @click.command()
@@ -101,12 +103,7 @@ def restart(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int
     """
     here = find_here(env_file)
 
-    async def run() -> tuple[ProcessStatus, ...]:
-        await driving.restart(here, names)
-        return await here.manager.status(*here.names(names))
-
-    show(here, run_async(run), as_json=as_json)
-    return DONE
+    return _shown_after(here, names, lambda: driving.restart(here, names), as_json=as_json)
 
 
 @click.command()
@@ -128,12 +125,7 @@ def reload(names: tuple[str, ...], env_file: Path | None, as_json: bool) -> int:
         if not as_json:
             note(f"{clean(name)} works again")
 
-    async def run() -> tuple[ProcessStatus, ...]:
-        await driving.reload(here, here.names(names), tell)
-        return await here.manager.status(*here.names(names))
-
-    show(here, run_async(run), as_json=as_json)
-    return DONE
+    return _shown_after(here, names, lambda: driving.reload(here, here.names(names), tell), as_json=as_json)
 
 
 @click.command()

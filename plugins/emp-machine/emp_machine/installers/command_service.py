@@ -9,11 +9,10 @@ from typing import Any
 from attrs import frozen
 
 from emp_core.connectors.base import ServiceConfig
-from emp_core.errors import InstallError
 from emp_core.services.installer import Installer, Step
 from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 from emp_machine.installers.options import Options
-from emp_machine.probe import answers
+from emp_machine.probe import answers, require_done
 from emp_machine.steps import Command, Downloads, GitCheckout, PipInstall, VirtualEnv, read_manifest
 
 __all__ = ["CommandServiceInstaller"]
@@ -88,11 +87,7 @@ class CommandServiceInstaller(Installer):
 
     async def verify(self) -> None:
         """Start it for a moment, and ask whether it answers."""
-        for step in self.steps():
-            if not await step.is_done():
-                raise InstallError(
-                    f"{self.config.name} is not installed: {step.name!r} is not done", hint="install it again"
-                )
+        await require_done(self.steps(), self.config.name)
         named = {name for word in self._command for name in _PLACE.findall(word)}
         ports = max(int(name.removeprefix("port") or 1) for name in {"port", *(named & {"port2", "port3"})})
         await answers(self.launch, self.config.name, self.folder, self.config.environ, ports)

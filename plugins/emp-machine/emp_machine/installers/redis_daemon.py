@@ -9,7 +9,7 @@ from emp_core.queue.server_binary import find_server
 from emp_core.services.installer import Installer, Step, StepContext, shell_line
 from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 from emp_machine.installers.options import Options
-from emp_machine.probe import answers
+from emp_machine.probe import answers, require_done
 
 __all__ = ["RedisDaemonInstaller"]
 
@@ -44,11 +44,7 @@ class RedisDaemonInstaller(Installer):
 
     async def verify(self) -> None:
         """Start it for a moment on a free port, and ask whether it takes connections."""
-        for step in self.steps():
-            if not await step.is_done():
-                raise InstallError(
-                    f"{self.config.name} is not installed: {step.name!r} is not done", hint="install it again"
-                )
+        await require_done(self.steps(), self.config.name)
         await answers(self.launch, self.config.name, self.folder, self.config.environ)
 
     def launch(self, instance: ServiceInstance) -> Launch:

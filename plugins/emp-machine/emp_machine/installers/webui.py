@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emp_core.connectors.base import ServiceConfig
-from emp_core.errors import InstallError
 from emp_core.services.installer import Installer, Step
 from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 from emp_machine.installers.options import Options
-from emp_machine.probe import answers
+from emp_machine.probe import answers, require_done
 from emp_machine.steps import Command, Downloads, GitCheckout, VirtualEnv, read_manifest
 
 __all__ = ["A1111ManagementClient"]
@@ -66,9 +65,7 @@ class A1111ManagementClient(Installer):
 
     async def verify(self) -> None:
         """Start it for a moment, and ask whether it answers."""
-        for step in self.steps():
-            if not await step.is_done():
-                raise InstallError(f"the WebUI is not installed: {step.name!r} is not done", hint="install it again")
+        await require_done(self.steps(), "the WebUI")
         await answers(self.launch, self.config.name, self.folder, self.config.environ)
 
     def launch(self, instance: ServiceInstance) -> Launch:
