@@ -31,9 +31,9 @@ from emp_core.storage.stores import Stores
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
 from emp_core.worker.finisher import Finisher
-from emp_core.worker.gpus import GpuWatch
+from emp_core.worker.gpus import GpusNow, GpuWatch
 from emp_core.worker.leases import Held, Leases
-from emp_core.worker.machine import machine_resources
+from emp_core.worker.machine import machine_resources, with_gpus
 from emp_core.worker.mailbox import Mailbox
 from emp_core.worker.notices import NoticeWatch, notices_of
 from emp_core.worker.persistence import until_done
@@ -162,7 +162,9 @@ class Worker:
             capacity=lambda: sum(service.slots.capacity for service in self._services.values()),
             on_claim=self._claimed,
         )
-        self._gpu_watch = GpuWatch(settings.gpu_id or 0, lambda: [held.gpu for held in self._leases.running()])
+        self._gpu_watch = GpuWatch(
+            settings.gpu_id or 0, lambda: [held.gpu for held in self._leases.running()], self._gpu_changed
+        )
         self._notices = NoticeWatch(notices_of(settings, self._plugins, environment()), self.drain)
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
         self._mailbox = Mailbox(url, settings, self._consumer, self._message, self._returned)
@@ -342,6 +344,10 @@ class Worker:
         self._registrar.version_seen(renewal.lanes_version)
         if renewal.keeper_missing:
             self._keeper.keep()
+
+    def _gpu_changed(self, now: GpusNow) -> None:
+        self._resources = with_gpus(self._resources, self.settings, now)
+        self._registrar.capabilities_changed()
 
     def _services_changed(self) -> None:
         self._registrar.capabilities_changed()

@@ -6,7 +6,7 @@ from emp_core.worker.gpus import Gpu, GpuInventory
 
 from .conftest import Emp
 
-L4 = Gpu(0, "NVIDIA L4", 23_034, 1_024, 40)
+L4 = Gpu(0, "NVIDIA L4", 23_034, 1_024, 40, "GPU-7")
 SILENT = Gpu(1, None, None, None, None)
 
 
@@ -31,8 +31,15 @@ def test_what_the_driver_tells_is_shown(emp: Emp, monkeypatch: pytest.MonkeyPatc
         "driver": "570.86.15",
         "installed": True,
         "gpus": [
-            {"index": 0, "model": "NVIDIA L4", "memory_mb": 23034, "memory_used_mb": 1024, "utilization": 40},
-            {"index": 1, "model": None, "memory_mb": None, "memory_used_mb": None, "utilization": None},
+            {
+                "index": 0,
+                "model": "NVIDIA L4",
+                "memory_mb": 23034,
+                "memory_used_mb": 1024,
+                "utilization": 40,
+                "uuid": "GPU-7",
+            },
+            {"index": 1, "model": None, "memory_mb": None, "memory_used_mb": None, "utilization": None, "uuid": None},
         ],
         "trouble": [trouble],
     }
