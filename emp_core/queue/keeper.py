@@ -67,7 +67,8 @@ class Keeper:
     async def _round(self) -> float:
         """One round; gives how long until the next."""
         jumped = await self._clock_jumped()
-        swept = await self._house.sweep(rescue=self._may_rescue() and not jumped)
+        held_s = self._rescue_in_s()
+        swept = await self._house.sweep(rescue=held_s <= 0 and not jumped)
         if not swept.is_keeper:
             self._wanted = anyio.Event()
             self._keeps = False
@@ -77,15 +78,17 @@ class Keeper:
         await self._tell_unserved()
         await self._audit()
         look_s = min(_LOOK_S, self._house.keeper_s / 3)
+        if held_s > 0:
+            look_s = min(look_s, held_s)
         return look_s if swept.next_due_s is None else min(look_s, max(0.01, swept.next_due_s))
 
-    def _may_rescue(self) -> bool:
-        """Not at once: when all workers could not reach Redis, the first that can again becomes the keeper, and the others
-        get a moment to renew their leases, too."""
+    def _rescue_in_s(self) -> float:
+        """How long until leases may be ended. Not at once: when all workers could not reach Redis, the first that can again
+        becomes the keeper, and the others get a moment to renew their leases, too."""
         if not self._keeps:
             self._keeps = True
             self._no_rescue_before = max(self._no_rescue_before, self._clock() + min(_SETTLE_S, self._lease_s / 3))
-        return self._clock() >= self._no_rescue_before
+        return self._no_rescue_before - self._clock()
 
     async def _audit(self) -> None:
         """Look at a few keys for jobs that stand in no index."""

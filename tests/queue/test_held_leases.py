@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
@@ -138,3 +139,28 @@ async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: J
     time.now += LEASE_S * 0.2
     await keeper._round()
     assert (await queue.get("a")).status is JobState.PENDING
+
+
+async def test_a_keeper_that_may_not_rescue_yet_sleeps_until_it_may(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    await hand.take_one()
+    await end_lease(queue, "a")
+    time = Time()
+    keeper = Keeper(hand.house, LEASE_S, clock=time)
+    assert await keeper._round() == pytest.approx(LEASE_S / 3)
+    time.now += LEASE_S / 3 - 0.25
+    assert await keeper._round() == pytest.approx(0.25)
+    time.now += 0.25
+    await keeper._round()
+    assert (await queue.get("a")).status is JobState.PENDING
+
+
+async def test_a_keeper_that_may_not_rescue_yet_is_told_of_what_else_is_due(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands(lease_s=600.0)
+    await hand.take_one()
+    await end_lease(queue, "a")
+    await put(queue, "later", start_at=datetime.now(UTC) + timedelta(seconds=100))
+    assert (await hand.house.sweep(rescue=False)).next_due_s == pytest.approx(100, abs=2)
+    assert (await hand.house.sweep(rescue=True)).rescued == 1

@@ -169,7 +169,11 @@ if rescued >= full or promoted >= full or expired >= full or #dead >= full or tr
   return { 1, us(now), us(now), rescued, promoted, expired, #dead, trimmed }
 end
 local following
-for _, index in ipairs({ active_key, scheduled_key, deadlines_key, workers_key }) do
+local indexes = { scheduled_key, deadlines_key, workers_key }
+if rescue == '1' then
+  indexes[#indexes + 1] = active_key
+end
+for _, index in ipairs(indexes) do
   local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
   if first[1] and (not following or tonumber(first[2]) < following) then
     following = tonumber(first[2])
