@@ -22,6 +22,8 @@ STORAGE_FIELDS = ("bucket", "accountName", "accountKey", "endpoint", "cdnUrl")
 _SHOWN = ("store", "bucket", "accountName", "endpoint", "cdnUrl")
 _HIDDEN = "(hidden)"
 _SEGMENT_MAX = 200
+_PREFIX_MAX = 512
+_STORAGE_MAX = 2048
 _CLASS = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.IGNORECASE | re.ASCII)
 _CONTAINER = re.compile(r"\$?[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}", re.ASCII)
@@ -64,6 +66,8 @@ def destination_problems(ctx: Any) -> list[str]:
         return problems + (storage_problems(ctx.storage) if ctx.storage is not None else [])
     if ctx.prefix and (problem := path_problem(ctx.prefix.strip("/"))):
         problems.append(f"ctx.prefix: {ctx.prefix[:100]!r} {problem}")
+    if ctx.prefix and len(ctx.prefix.encode()) > _PREFIX_MAX:
+        problems.append(f"ctx.prefix: is longer than {_PREFIX_MAX} bytes")
     if ctx.filename and (problem := "holds a folder" if "/" in ctx.filename else path_problem(ctx.filename)):
         problems.append(f"ctx.filename: {ctx.filename[:100]!r} {problem}")
     if ctx.retention is not None and not is_retention_class(ctx.retention):
@@ -75,6 +79,8 @@ def storage_problems(storage: Any) -> list[str]:
     """What is wrong with ``ctx.storage``; no value is repeated."""
     if not isinstance(storage, Mapping) or not all(is_text(text) for pair in storage.items() for text in pair):
         return ["ctx.storage: expected texts by name"]
+    if too_long := [name for name, value in storage.items() if len(value) > _STORAGE_MAX]:
+        return [f"ctx.storage.{name[:40]}: expected at most {_STORAGE_MAX:,} characters" for name in too_long]
     if "store" in storage:
         return [f"ctx.storage.{name[:40]}: a named store brings it along" for name in storage if name != "store"]
     problems = [

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from emp_core.errors import ConfigError
 
-__all__ = ["NO_REQUIREMENTS", "Requirement", "Requirements", "is_finite", "is_number", "is_text", "kind_of"]
+__all__ = ["NO_REQUIREMENTS", "Requirement", "Requirements", "in_brief", "is_finite", "is_number", "is_text", "kind_of"]
 
 _ISOLATION = ("none", "loose", "strict")
 _SHOWN_CHARS = 60
@@ -63,7 +63,9 @@ class Requirements:
             isolation="none" if isolation is None else isolation,
         )
         if made.isolation not in _ISOLATION:
-            problems.append(f"requirements.isolation: expected one of {', '.join(_ISOLATION)}, not {made.isolation!r}")
+            problems.append(
+                f"requirements.isolation: expected one of {', '.join(_ISOLATION)}, not {in_brief(made.isolation)}"
+            )
         if problems:
             raise ConfigError("the job's requirements cannot be used", problems=tuple(problems))
         return made
@@ -194,7 +196,7 @@ def _hardware(given: Any, problems: list[str]) -> dict[str, float]:
         return {}
     problems += _name_problems("hardware", given)
     problems += [
-        f"requirements.hardware.{_path(name)}: expected a number of 0 or more, not {_shown(amount)}"
+        f"requirements.hardware.{_path(name)}: expected a number of 0 or more, not {in_brief(amount)}"
         for name, amount in given.items()
         if not is_finite(amount) or amount < 0
     ]
@@ -222,16 +224,21 @@ def _name_problems(where: str, given: Mapping[Any, Any]) -> list[str]:
 
 
 def _path(name: Any) -> str:
-    """The name as it can be printed: half of a surrogate pair cannot."""
-    return str(name).encode(errors="backslashreplace").decode()
+    return _printable(str(name))
 
 
-def _shown(value: Any) -> str:
+def in_brief(value: Any) -> str:
+    """The beginning of a value, as an error repeats it."""
     try:
-        text = _path(repr(value))
+        return _printable(repr(value))
     except ValueError:  # a whole number with more digits than Python writes
         return kind_of(value)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+
+
+def _printable(text: str) -> str:
+    """The beginning of a text as it can be printed: half of a surrogate pair cannot."""
+    cut = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    return cut.encode(errors="backslashreplace").decode()
 
 
 def kind_of(value: Any) -> str:

@@ -6,10 +6,13 @@ from emp_core.config import Settings
 from emp_core.errors import ConfigError, IllegalTransition, JobNotFound
 from emp_core.jobs.checking import is_priority
 from emp_core.jobs.model import Job
+from emp_core.jobs.requirements import is_text
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 
 __all__ = ["Changer"]
+
+_REASON_MAX = 500
 
 
 class Changer:
@@ -21,6 +24,8 @@ class Changer:
 
     async def cancel(self, job_id: str, reason: str) -> None:
         """What `JobQueue.cancel` does."""
+        if not is_text(reason) or len(reason) > _REASON_MAX:
+            raise ConfigError(f"a reason is a text of at most {_REASON_MAX} characters: it is kept in the job's events")
         code, status = await self._run("cancel", {"id": job_id, "reason": reason})
         if code == -1:
             raise JobNotFound(f"there is no job {job_id}")

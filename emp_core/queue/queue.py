@@ -246,7 +246,11 @@ class JobQueue:
 
         One that is cancelled already is left as it is: this call may be repeated.
 
+        Args:
+            reason: kept in the job's events; at most 500 characters.
+
         Raises:
+            ConfigError: the reason cannot be kept.
             JobNotFound: there is no such job.
             IllegalTransition: it is completed or failed.
         """

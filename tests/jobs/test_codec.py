@@ -278,6 +278,53 @@ def test_a_field_that_cannot_be_used_is_named_and_no_secret_is_repeated(name: st
 
 
 @pytest.mark.parametrize(
+    ("name", "most", "too_much"),
+    [
+        ("labels", {str(n): "" for n in range(50)}, {str(n): "" for n in range(51)}),
+        ("labels", {"n" * 128: "v" * 512}, {"n" * 129: "v"}),
+        ("labels", {"n": "v" * 512}, {"n": "v" * 513}),
+        ("labels", {"n": ""}, {"": "v"}),
+        ("max_attempts", 1_000_000, 1_000_001),
+        ("requirements", Requirements(models=("m" * 65_500,)), Requirements(models=("m" * 65_536,))),
+        ("ctx", Destination(prefix="a/" * 255 + "aa"), Destination(prefix="a/" * 256 + "aa")),
+        ("ctx", Destination(storage={"store": "s" * 2048}), Destination(storage={"store": "s" * 2049})),
+        (
+            "ctx",
+            Destination(storage={**STORAGE, "cdnUrl": "https://" + "a" * 2040}),
+            Destination(storage={**STORAGE, "cdnUrl": "https://" + "a" * 2041}),
+        ),
+    ],
+    ids=["labels", "names", "values", "no name", "attempts", "requirements", "prefix", "store", "url"],
+)
+def test_what_stands_beside_the_payload_has_its_limits(name: str, most: Any, too_much: Any):
+    """It is kept in Redis's memory with the job, listed with it, and judged by every worker."""
+    encode_spec(evolve(JobSpec("echo"), **{name: most}), max_payload_bytes=1_000_000)
+    [problem] = problems(evolve(JobSpec("echo"), **{name: too_much}))
+    assert problem.startswith(name)
+    assert len(problem) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("service_required", "x" * 1_000_000),
+        ("priority", 10**5000),
+        ("max_attempts", 10**5000),
+        ("timeout_s", "x" * 1_000_000),
+        ("start_at", "x" * 1_000_000),
+        ("customer_id", " " * 1_000_000),
+        ("requirements", Requirements(isolation="x" * 1_000_000)),
+        ("requirements", Requirements(hardware={"x" * 1_000_000: "much"})),  # type: ignore[dict-item]
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 100 else "",
+)
+def test_what_is_said_of_a_mistake_does_not_repeat_all_of_it(name: str, value: Any):
+    told = "".join(problems(evolve(JobSpec("echo"), **{name: value})))
+    assert told.startswith(name)
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize(
     "asked",
     [
         Requirements(hardware={"ram_mb": "16"}),  # type: ignore[dict-item]

@@ -272,3 +272,11 @@ async def test_what_does_not_wait_does_not_count_as_waiting(queue: JobQueue, han
     assert await audited(hand) == ["aactive", "acompleted"]
     assert await audited(hand) == []
     assert not {"acompleted", "aactive"} & set(await queue.client.zrange(queue.keys.index("pending"), 0, -1))
+
+
+@pytest.mark.parametrize("reason", ["x" * 501, "\ud800", None], ids=["long", "no text", "none"])
+async def test_a_reason_that_cannot_be_kept_cancels_nothing(queue: JobQueue, reason: Any):
+    await put(queue, "a")
+    with pytest.raises(ConfigError, match="a reason is a text of at most 500 characters"):
+        await queue.cancel("a", reason=reason)
+    await queue.cancel("a", reason="ü" * 500)
