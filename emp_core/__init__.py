@@ -54,6 +54,7 @@ if typing.TYPE_CHECKING:
         StorageRefused,
         StorageUnavailable,
         UnsafeName,
+        WorkerNotFound,
     )
     from emp_core.inputs.files import Input
     from emp_core.jobs.inputs import InputRef
@@ -161,6 +162,7 @@ __all__ = [
     "UnsafeName",
     "WebSocketConnector",
     "Worker",
+    "WorkerNotFound",
     "WorkerVerdict",
     "WorkerView",
     "hookimpl",

@@ -1,7 +1,7 @@
-"""`emp jobs cancel`, `retry` and `priority`: changing jobs."""
+"""`emp jobs cancel`, `retry` and `priority`: changing jobs; and what other commands change one by one."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -15,7 +15,9 @@ from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
 from emp_core.queue.queue import JobQueue
 
-__all__ = ["cancel", "priority", "retry"]
+__all__ = ["cancel", "change_each", "priority", "retry"]
+
+T = TypeVar("T")
 
 _RETRIED_MOST = 1000
 
@@ -107,7 +109,7 @@ def retry(
             return await queue.retry_failed(service=service, code=code, label=label, limit=limit or _RETRIED_MOST)
 
     retried = run_async(run)
-    emit([as_shown(job) for job in retried], lambda: _listing(retried), as_json=as_json)
+    emit([as_shown(job) for job in retried], lambda: "\n".join(map(_line, retried)), as_json=as_json)
     if not as_json:
         count = len(retried)
         note(f"{count} job{' runs' if count == 1 else 's run'} again" if retried else "no failed job fits")
@@ -115,36 +117,51 @@ def retry(
 
 
 def _change(job_ids: Sequence[str], change: Callable[[JobQueue, str], Awaitable[Job]], as_json: bool) -> int:
-    """Change each job. One that refuses does not keep the others from it."""
-    changed: list[Job] = []
+    return change_each(job_ids, change, as_shown, _line, as_json=as_json)
+
+
+def change_each(
+    names: Sequence[str],
+    change: Callable[[JobQueue, str], Awaitable[T]],
+    shown: Callable[[T], dict[str, Any]],
+    line: Callable[[T], str],
+    *,
+    as_json: bool,
+) -> int:
+    """Change each of these. One that refuses does not keep the others from it.
+
+    Args:
+        shown, line: what is changed, for ``--json`` and for people.
+    """
+    changed: list[T] = []
     refused: list[Exception] = []
 
     async def run() -> None:
         async with open_queue(prepared(), only_look=True) as queue:
-            for job_id in job_ids:
+            for name in names:
                 try:
-                    changed.append(await change(queue, job_id))
+                    changed.append(await change(queue, name))
                 except QueueUnavailable:
                     raise
                 except QueueError as error:
                     refused.append(error)
 
     run_async(run)
-    data: list[dict[str, Any]] = [as_shown(job) for job in changed]
+    data, text = [shown(one) for one in changed], "\n".join(map(line, changed))
     if not refused:
-        emit(data, _listing(changed), as_json=as_json)
+        emit(data, text, as_json=as_json)
         return DONE
     failure = failures.explain(ExceptionGroup("refused", refused))
     if as_json:
         emit_failure(failure.error, data)
     else:
-        emit(data, _listing(changed), as_json=False)
+        emit(data, text, as_json=False)
         failure.tell(as_json=False)
     return failure.exit_code
 
 
-def _listing(changed: Sequence[Job]) -> str:
-    return "\n".join(f"{clean(job.id)}  {_state_of(job)}" for job in changed)
+def _line(job: Job) -> str:
+    return f"{clean(job.id)}  {_state_of(job)}"
 
 
 def _state_of(job: Job) -> str:

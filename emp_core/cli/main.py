@@ -25,7 +25,7 @@ COMMANDS = {
     "submit": "Put a job into the queue.",
     "jobs": "Look at jobs, wait for them, cancel and retry them.",
     "artifacts": "List what jobs have put out, fetch it, and delete it.",
-    "workers": "List the workers that are alive.",
+    "workers": "List the workers that are alive, and drain them.",
     "machines": "List the machines that speak.",
     "plugins": "List the installed plugins.",
     "services": "Show the service mapping that holds here.",

@@ -12,6 +12,7 @@
     │   ├── NobodyServes           refused because no worker could ever run it (strict submit)
     │   ├── LeaseLost              the lease that this call speaks for is not the current one
     │   ├── IllegalTransition      the job's state does not allow this
+    │   ├── WorkerNotFound
     │   └── QueueUnavailable       Redis could not be reached
     ├── StorageError               an artifact could not be stored or read
     │   ├── ArtifactNotFound
@@ -74,6 +75,7 @@ from emp_core.errors.queue import (
     QueueError,
     QueueFull,
     QueueUnavailable,
+    WorkerNotFound,
 )
 from emp_core.errors.service import (
     AttemptTimeout,
@@ -138,4 +140,5 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "UnsafeName",
+    "WorkerNotFound",
 ]

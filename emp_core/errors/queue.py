@@ -12,6 +12,7 @@ __all__ = [
     "QueueError",
     "QueueFull",
     "QueueUnavailable",
+    "WorkerNotFound",
 ]
 
 
@@ -64,6 +65,13 @@ class IllegalTransition(QueueError):
     """The job is in a state that does not allow this."""
 
     code = "illegal_transition"
+
+
+class WorkerNotFound(QueueError):
+    """No worker of this name is alive."""
+
+    code = "worker_not_found"
+    exit_code = 2
 
 
 class QueueUnavailable(QueueError):

@@ -1,12 +1,12 @@
-"""Changing jobs from outside: cancelling them, giving them a new run, giving them another priority."""
+"""Changing jobs from outside: cancelling them, giving them a new run, another priority; and telling workers to drain."""
 
 from attrs import evolve
 
 from emp_core.config import Settings
-from emp_core.errors import ConfigError, IllegalTransition, JobNotFound
+from emp_core.errors import ConfigError, IllegalTransition, JobNotFound, WorkerNotFound
 from emp_core.jobs.checking import is_priority
 from emp_core.jobs.model import Job
-from emp_core.jobs.requirements import is_text
+from emp_core.jobs.requirements import in_brief, is_text
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 
@@ -55,6 +55,16 @@ class Changer:
             raise JobNotFound(f"there is no job {job_id}")
         if code == 0:
             raise IllegalTransition(f"job {job_id} is {status}: only jobs that wait have a place to change")
+
+    async def drain_worker(self, worker_id: str) -> None:
+        """What `JobQueue.drain_worker` does."""
+        # Nothing else is a worker's name, and it becomes a part of a key.
+        known = is_text(worker_id) and await self._calls.run("drain", {"worker": worker_id})
+        if not known:
+            raise WorkerNotFound(
+                f"no worker {in_brief(worker_id)} is alive",
+                hint="`emp workers` lists them by their ids: WORKER_ID@MACHINE_ID",
+            )
 
     async def _run(self, script: str, arguments: dict[str, str | int]) -> tuple[int, str]:
         code, status = await self._calls.run(script, {"events_max": self._settings.events_max, **arguments})

@@ -125,6 +125,7 @@ class Consumer:
         self.client = client
         self.keys = Keys(settings.namespace)
         self.worker_id = worker_id
+        self.session = session
         self._settings = settings
         self._me = {"worker": worker_id, "session": session}
         self._limits = Limits.of(settings.lease_s)

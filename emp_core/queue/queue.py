@@ -310,6 +310,19 @@ class JobQueue:
                 retried.append(await self.retry(job_id))
         return retried
 
+    async def drain_worker(self, worker_id: str) -> None:
+        """Tell a worker to take no more jobs, to let those end that it has, and then to end itself, as after SIGTERM.
+
+        Returns when the worker has been told; telling it again changes nothing.
+
+        Args:
+            worker_id: its id in `workers`: ``WORKER_ID@MACHINE_ID``.
+
+        Raises:
+            WorkerNotFound: no such worker is alive.
+        """
+        await self._open.changer.drain_worker(worker_id)
+
     # -- looking back --------------------------------------------------------------------------------------------
 
     async def attempts(self, job_id: str) -> list[AttemptRecord]:

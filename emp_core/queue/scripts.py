@@ -31,6 +31,7 @@ SCRIPT_NAMES = (
     "retry",
     "lanes_set",
     "retire",
+    "drain",
     "sweep",
     "note",
     "mark",

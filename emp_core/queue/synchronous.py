@@ -163,6 +163,10 @@ class SyncJobQueue:
         )
         return jobs
 
+    def drain_worker(self, worker_id: str) -> None:
+        """Tell a worker to take no more jobs, and to end when those that it has are done."""
+        self._call(lambda: self._queue.drain_worker(worker_id))
+
     def attempts(self, job_id: str) -> list[AttemptRecord]:
         """What each attempt of the job took, and how it ended."""
         attempts: list[AttemptRecord] = self._call(lambda: self._queue.attempts(job_id))

@@ -366,7 +366,8 @@ class Worker:
             case "cancel":
                 self._group.start_soon(self._cancel, rest)
             case "drain":
-                self.drain(rest or "told through its inbox")
+                if rest == self._consumer.session:  # else it is for one that died under this name
+                    self.drain("told through its inbox")
             case _:
                 log.warning("a message is not understood", word=word)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from emp_core.errors import WorkerNotFound
 from emp_core.jobs.matching import Capabilities, ModelOffer, ServiceOffer
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import decode_worker, encode_capabilities
@@ -56,6 +57,18 @@ async def test_retiring_does_not_touch_an_heir(queue: JobQueue, hands: Hands):
     await dead.consumer.retire()
     await put(queue, "a")
     assert await heir.ids(1) == ["a"]
+
+
+async def test_only_a_live_worker_is_told_to_drain(queue: JobQueue, hands: Hands):
+    alive, dead = await hands(), await hands()
+    await queue.client.delete(queue.keys.worker(dead.name, "heartbeat"))
+    await queue.drain_worker(alive.name)
+    assert await alive.inbox() == [f"drain {alive.consumer.session}"]
+    for name in (dead.name, "", "nobody", "w\ud800", "x" * 100_000):
+        with pytest.raises(WorkerNotFound, match="is alive") as refused:
+            await queue.drain_worker(name)
+        assert len(str(refused.value)) < 300
+    assert await dead.inbox() == []
 
 
 async def test_live_workers_are_listed_with_what_they_offer(queue: JobQueue, hands: Hands):

@@ -260,12 +260,29 @@ async def test_jobs_that_do_not_end_are_given_back_uncounted(
         case "cancelled from outside":
             running.scope.cancel()
         case "told by its inbox":
-            await queue.client.rpush(queue.keys.worker(running.id, "inbox"), "drain spot notice")
+            await queue.drain_worker(running.id)
     await running.until_ended()
     assert attempt.cancelled
     back = await queue.get(job.id)
     assert (back.status, back.attempt, back.crashes) == ("pending", 0, 0)
     assert (await names_of_events(queue, job.id))[-1] == "released"
+
+
+async def test_an_order_to_drain_is_not_for_another_process_that_has_the_name_now(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    inbox = queue.keys.worker("same@test", "inbox")
+    await queue.client.set(queue.keys.worker("same@test", "heartbeat"), "dead", px=300)
+    await queue.drain_worker("same@test")
+    await start_worker(steered_binding(steering), name="same", lease_s=0.5)
+
+    async def read() -> bool:
+        return not await queue.client.exists(inbox)
+
+    await until(read)
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
 
 
 async def test_a_service_that_takes_its_time_to_stop_does_not_keep_its_job(
