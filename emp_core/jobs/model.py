@@ -77,7 +77,7 @@ class JobSpec:
         timeout_s: how long one attempt may take.
         start_at, deadline_at: aware datetimes; not before, and failed when not begun or done by then.
         idempotency_key: submitting again under the same key gives the first job again; DuplicateJob if the body differs.
-        labels: free texts to find jobs by.
+        labels: free texts to find jobs by: at most 50, with names of 1 to 128 characters and values of at most 512.
         traceparent: W3C trace context to go on from.
     """
 
