@@ -2,7 +2,8 @@
 out meanwhile.
 """
 
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -18,7 +19,10 @@ from emp_core.queue.reading import JobReader
 __all__ = ["Follower"]
 
 _REREAD_S = 5.0
-_UNFINISHED = frozenset(state.value for state in JobState if not state.is_final)
+_FINAL = frozenset(state.value for state in JobState if state.is_final)
+_UNFINISHED = frozenset(state.value for state in JobState) - _FINAL
+_KEPT_MOST = 2**14
+"""Characters of a payload that is kept by who waits for the job; a longer one is read again with the outcome."""
 _UNKEPT = ("progress", "text")
 
 
@@ -41,14 +45,18 @@ class Follower:
 
     async def wait(self, job_id: str) -> Job:
         """What `JobQueue.wait` does, without an end."""
-        state = ("HGET", self._keys.job(job_id), "status")
-        async with self._listener.subscribed(self._keys.done_channel(job_id), *state) as heard:
-            status = heard.answer
-            while True:
-                # Where there is no such job, reading the whole job says so.
-                if status not in _UNFINISHED and (job := await self._reader.get(job_id)).status.is_final:
-                    return job
-                status = await heard.next(_REREAD_S) or await self._reader.status(job_id)
+        with self._listener.subscribed(self._keys.done_channel(job_id)) as heard:
+            questions = self._reader.questions(job_id)
+            fields, payload = await heard.subscribed(*questions) or await self._reader.read(job_id)
+            large = len(payload or "") > _KEPT_MOST
+            # Where there is no such job, decoding says so.
+            while fields.get("status") in _UNFINISHED:
+                if large:
+                    payload = None  # there may be thousands who wait
+                fields = _told(await heard.last(_REREAD_S)) or await self._reader.fields(job_id)
+                if large and fields.get("status") not in _UNFINISHED:
+                    fields, payload = await self._reader.read(job_id)
+            return self._reader.decoded(job_id, fields, payload)
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job. Raises JobNotFound: there is no such job."""
@@ -56,7 +64,8 @@ class Follower:
 
     async def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome. See `JobQueue.events`."""
-        async with self._listener.subscribed(self._keys.events_channel(job_id)) as heard:
+        with self._listener.subscribed(self._keys.events_channel(job_id)) as heard:
+            await heard.subscribed()
             await self._calls.run("mark", {"id": job_id, "field": "watched"})
             last: str | None = None
             text = _TextSoFar()
@@ -135,6 +144,17 @@ class _TextSoFar:
         new = data[max(0, self._at - offset) :]
         begins, self._at = end - len(new), end
         return evolve(event, data={**event.data, "offset": begins, "text": new.decode("utf-8", "replace")})
+
+
+def _told(text: str | None) -> Mapping[str, str] | None:
+    """The settled job's hash, where it was published: not if it is large, or nobody was seen to listen."""
+    if not text or not text.startswith("{"):
+        return None
+    try:
+        fields: dict[str, str] = json.loads(text)
+    except (ValueError, RecursionError):  # anybody may publish anything
+        return None
+    return fields if fields.get("status") in _FINAL else None
 
 
 def _offset(event: JobEvent) -> int:

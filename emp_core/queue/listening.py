@@ -1,10 +1,9 @@
-"""One subscribed connection for all who wait. What it hears is a hint: the truth is read from the job."""
+"""One subscribed connection for all who wait. What it hears may be lost: then the truth is read from the job."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import anyio
 from attrs import define, field
@@ -29,35 +28,82 @@ _PING = packed("PING")
 
 
 class Heard:
-    """What came on a channel and was not read yet.
+    """A channel that is listened to while the block lasts: what came on it and was not read yet."""
 
-    Attributes:
-        answer: what Redis answered to the question that was asked once the channel was subscribed to; None while Redis is
-            away.
-    """
-
-    def __init__(self) -> None:
-        self.answer: str | None = None
+    def __init__(self, listener: "Listener", name: str) -> None:
+        self._listener = listener
+        self._name = name
         # Unbounded: one job's events are few, and a slow reader must not hold up the others.
         self._texts: deque[str] = deque()
-        self._came = asyncio.Event()
+        self._came: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._listener.join(self._name, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.leave(self._name, self)
+
+    async def subscribed(self, *questions: bytes) -> list[Any]:
+        """Wait until Redis has subscribed to the channel.
+
+        Args:
+            questions: commands that were packed (`packed`). They go along, so that the state before and what changes it
+                are known after one round trip.
+
+        Returns:
+            Redis's answers, as RESP3 has them; no answers while Redis is away: LOST comes as soon as it is back.
+        """
+        return await self._listener.ask(self._name, questions)
 
     def put(self, text: str) -> None:
         """Something came."""
         self._texts.append(text)
-        self._came.set()
+        self._wake()
 
     async def next(self, limit_s: float) -> str | None:
         """The next text; None when none came in time."""
-        if not self._texts:
-            self._came.clear()
-            # Not a scope with a deadline: that would take longer than all else between a message and who waits for it.
-            timer = asyncio.get_running_loop().call_later(limit_s, self._came.set)
-            try:
-                await self._came.wait()
-            finally:
-                timer.cancel()
+        await self._something(limit_s)
         return self._texts.popleft() if self._texts else None
+
+    async def last(self, limit_s: float) -> str | None:
+        """The last of the texts that came, which stands for all before it; None when none came in time."""
+        await self._something(limit_s)
+        if not self._texts:
+            return None
+        text = self._texts.pop()
+        self._texts.clear()
+        return text
+
+    async def _something(self, limit_s: float) -> None:
+        if self._texts:
+            return
+        loop = asyncio.get_running_loop()
+        self._came = loop.create_future()
+        # Not a scope with a deadline: that would take longer than all else between a message and who waits for it.
+        timer = loop.call_later(limit_s, self._wake)
+        try:
+            await self._came
+        finally:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        if self._came is not None and not self._came.done():
+            self._came.set_result(None)
+
+
+class _Asked:
+    """Questions that were sent along with a subscription."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.answers: list[Any] = []
+        self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+    def end(self) -> None:
+        """Nothing more is answered."""
+        if not self.done.done():  # whoever asked was cancelled
+            self.done.set_result(self.answers if len(self.answers) == self.count else [])
 
 
 @define
@@ -87,7 +133,7 @@ class Listener:
         self._channels: dict[str, _Channel] = {}
         self._left: dict[str, None] = {}
         self._wire: Wire | None = None
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._asked: deque[_Asked] = deque()
 
     async def run(self) -> None:
         """Listen until cancelled. A lost connection is made anew, and everybody is told."""
@@ -127,7 +173,7 @@ class Listener:
     def _end(self) -> None:
         self._wire = None
         while self._asked:
-            _settle(self._asked.popleft(), None)  # nobody shall wait for what does not come
+            self._asked.popleft().end()  # nobody shall wait for what does not come
 
     async def _watch(self, wire: Wire) -> None:
         """Wait for the end of a connection, and ask it now and then whether it lives: it ends when it does not answer."""
@@ -136,13 +182,13 @@ class Listener:
                 await wire.ended()
             self._unsubscribe(wire)
             if wire.silent_s >= self._ping_s:
-                self._ask(wire, _PING)
+                self._send(wire, _PING, 1)
 
-    def _ask(self, wire: Wire, *commands: bytes) -> "asyncio.Future[Any]":
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.append(answer)
-        wire.send(*commands)
-        return answer
+    def _send(self, wire: Wire, commands: bytes, count: int) -> _Asked:
+        asked = _Asked(count)
+        self._asked.append(asked)
+        wire.send(commands)
+        return asked
 
     def _hear(self, reply: Any) -> None:
         match reply:
@@ -156,35 +202,39 @@ class Listener:
             case ["unsubscribe", *_]:
                 pass
             case answer:
-                _settle(self._asked.popleft(), answer)
+                asked = self._asked[0]
+                asked.answers.append(answer)
+                if len(asked.answers) == asked.count:
+                    self._asked.popleft().end()
 
-    @asynccontextmanager
-    async def subscribed(self, name: str, *question: str) -> AsyncIterator[Heard]:
-        """What is published on a channel, from when the block is entered; `LOST` where something may be missing.
+    def subscribed(self, name: str) -> Heard:
+        """What is published on a channel, from when `Heard.subscribed` answers; `LOST` where something may be missing."""
+        return Heard(self, name)
 
-        Args:
-            question: a command whose reply is one text, to be asked once the channel is subscribed to. It goes along, so
-                that the state before and what changes it are known after one round trip.
-        """
-        heard = Heard()
+    def join(self, name: str, heard: Heard) -> None:
+        """Somebody listens to a channel."""
         channel = self._channels.get(name)
-        subscribe = b""
         if channel is None:
             channel = self._channels[name] = _Channel()
-            subscribe = packed("SUBSCRIBE", name)
         channel.listeners.add(heard)
         self._left.pop(name, None)
-        try:
-            # While Redis is away nothing is asked: LOST comes as soon as it is back.
-            if self._wire is not None:
-                heard.answer = await self._ask(self._wire, subscribe, packed(*question) if question else _PING)
-            yield heard
-        finally:
-            channel.listeners.discard(heard)
-            if not channel.listeners:
-                self._left[name] = None
-                if self._wire is not None and len(self._left) >= _LEFT_MOST:
-                    self._unsubscribe(self._wire)
+
+    async def ask(self, name: str, questions: Sequence[bytes]) -> list[Any]:
+        """Subscribe to a channel that somebody listens to; see `Heard.subscribed`."""
+        if self._wire is None:
+            return []
+        # To one that is subscribed to already, too: it is answered in the same way.
+        commands = b"".join((packed("SUBSCRIBE", name), *(questions or (_PING,))))
+        return await self._send(self._wire, commands, len(questions) or 1).done
+
+    def leave(self, name: str, heard: Heard) -> None:
+        """They do not any more."""
+        channel = self._channels[name]
+        channel.listeners.discard(heard)
+        if not channel.listeners:
+            self._left[name] = None
+            if self._wire is not None and len(self._left) >= _LEFT_MOST:
+                self._unsubscribe(self._wire)
 
     def _unsubscribe(self, wire: Wire) -> None:
         for name in self._left:
@@ -192,8 +242,3 @@ class Listener:
         if self._left:
             wire.send(packed("UNSUBSCRIBE", *self._left))
             self._left.clear()
-
-
-def _settle(answer: "asyncio.Future[Any]", reply: Any) -> None:
-    if not answer.done():  # whoever asked was cancelled
-        answer.set_result(reply)

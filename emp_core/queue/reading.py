@@ -1,6 +1,6 @@
 """Reading jobs: one with all that is known of it, or many by state, page by page."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from emp_core.errors import JobNotFound
@@ -29,23 +29,32 @@ class JobReader:
 
     async def get(self, job_id: str, *, payload: bool = True) -> Job:
         """What `JobQueue.get` does."""
-        commands = [packed("HGETALL", self._keys.job(job_id))]
-        if payload:
-            commands.append(packed("GET", self._keys.payload(job_id)))
-        flat, *texts = await self._calls.repeated(lambda: self._calls.client.calls(commands))
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not payload:
+            return self.decoded(job_id, await self.fields(job_id))
+        return self.decoded(job_id, *await self.read(job_id))
+
+    def questions(self, job_id: str) -> tuple[bytes, bytes]:
+        """The commands, packed, for a job's hash and for its payload."""
+        return packed("HGETALL", self._keys.job(job_id)), packed("GET", self._keys.payload(job_id))
+
+    async def read(self, job_id: str) -> tuple[Mapping[str, str], str | None]:
+        """A job's hash, empty where there is no such job, and its payload."""
+        questions = self.questions(job_id)
+        flat, payload = await self._calls.repeated(lambda: self._calls.client.calls(questions))
+        return _paired(flat), payload
+
+    async def fields(self, job_id: str) -> Mapping[str, str]:
+        """A job's hash; empty: there is no such job."""
+        [flat] = await self._calls.repeated(lambda: self._calls.client.calls(self.questions(job_id)[:1]))
+        return _paired(flat)
+
+    def decoded(self, job_id: str, fields: Mapping[str, str], payload: str | None = None) -> Job:
+        """A job from its hash. Raises JobNotFound: it is empty."""
         if "status" not in fields:
             raise JobNotFound(
                 f"there is no job {job_id}", hint="it never was, or it was kept for as long as it should be"
             )
-        return decode_job(job_id, fields, *texts, max_attempts=self._max_attempts)
-
-    async def status(self, job_id: str) -> str | None:
-        """The job's state; None: there is no such job."""
-        found: str | None = await self._calls.repeated(
-            lambda: self._calls.client.hget(self._keys.job(job_id), "status")
-        )
-        return found
+        return decode_job(job_id, fields, payload, max_attempts=self._max_attempts)
 
     async def listed(self, state: JobState, service: str | None) -> AsyncGenerator[Job, None]:
         """The jobs in a state, the newest first, without their payloads.
@@ -88,3 +97,7 @@ class JobReader:
                 return await pipe.execute()
 
         return dict(zip(JobState, await self._calls.repeated(read), strict=True))
+
+
+def _paired(flat: Sequence[str]) -> Mapping[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

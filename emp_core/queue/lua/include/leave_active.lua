@@ -15,7 +15,19 @@ local function leave_active(id, customer)
   end
 end
 
--- The job has its outcome. The keeper deletes it when it was kept for long enough.
+local TOLD_MOST = 16384
+
+-- The job's hash as JSON, for those who wait for it; nil where it is large, or holds the key of a store of the job's own.
+local function told(id)
+  local flat, fields, size = redis.call('HGETALL', prefix .. 'jobs:' .. id), {}, 0
+  for i = 1, #flat, 2 do
+    fields[flat[i]] = flat[i + 1]
+    size = size + #flat[i + 1]
+  end
+  return size <= TOLD_MOST and not fields.ctx_key and cjson.encode(fields) or nil
+end
+
+-- The job has its outcome, and all that is known of it is written. The keeper deletes it when it was kept for long enough.
 local function settle(id, status, deadline, now)
   local index = settled[status] or {}
   settled[status] = index
@@ -24,7 +36,14 @@ local function settle(id, status, deadline, now)
   if deadline > 0 then
     settled_deadlines[#settled_deadlines + 1] = id
   end
-  redis.call('PUBLISH', prefix .. 'done:' .. id, status)
+  local channel = prefix .. 'done:' .. id
+  -- Mostly nobody waits: that costs nothing but the question.
+  if redis.call('PUBLISH', channel, status) > 0 then
+    local job = told(id)
+    if job then
+      redis.call('PUBLISH', channel, job)
+    end
+  end
 end
 
 -- Every script that takes jobs out of active or settles them ends with this: it writes each index once.
