@@ -198,10 +198,15 @@ class Consumer:
         # As long as any reply may take: jobs that were claimed and that nobody knows of would wait for their leases to end.
         arguments = {"machine": machine_id, "token": token, "groups": len(groups)}
         reply = await self._claim(self.client, arguments, rest, patience_s=self._limits.reply_s)
-        code, version, come_back_us, left, given = reply
+        code, version, come_back_us, left, given, now = reply
+        begun = {"status": "active", "worker_id": self.worker_id, "machine_id": machine_id, "started_at": now}
         return Claim(
             registered=code == 1,
-            jobs=tuple(self._claimed(token, job_id, _pairs(flat), payload) for job_id, flat, payload in given),
+            jobs=tuple(
+                # What the call wrote does not come back with it.
+                self._claimed(token, job_id, _pairs(flat) | ({**begun, "attempt": attempt} if attempt else {}), payload)
+                for job_id, flat, payload, attempt in given
+            ),
             lanes_version=int(version),
             come_back_s=None if come_back_us < 0 else come_back_us / 1e6,
             left=left,

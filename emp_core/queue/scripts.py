@@ -160,14 +160,17 @@ def load_script(name: str) -> Script:
     header, body = _read(_LUA / f"{name}.lua")
     included = [_read(_LUA / "include" / f"{part}.lua") for part in header.words("include")]
     headers = [header, *(one for one, _ in included)]
-    keys = _union(one.words("keys") for one in headers)
     argv = _union(one.words("argv") for one in headers)
+    code = _without_unused("\n".join([*(text for _, text in included), body]))
+    keys = tuple(key for key in _union(one.words("keys") for one in headers) if re.search(rf"\b{key}_key\b", code))
     if unknown := [key for key in keys if key not in FIXED_KEYS]:
         raise ValueError(f"{name}.lua: unknown keys {', '.join(unknown)}")
-    prelude = [f"local {key}_key = KEYS[{i}]" for i, key in enumerate(keys, 1)]
-    prelude += [f"local {arg} = ARGV[{i}]" for i, arg in enumerate(argv, 1)]
-    prelude.append(f"local rest = {len(argv) + 1}")
-    code = _without_unused("\n".join([*(text for _, text in included), body]))
+    for i, key in enumerate(keys, 1):
+        # Where they are used: a local that functions share costs more, in every call, than a few looks into a table.
+        code = re.sub(rf"\b{key}_key\b", f"KEYS[{i}]", code)
+    for constant in _CONSTANT.finditer(code):
+        code = re.sub(rf"\b{constant[1]}\b", constant[2], code.replace(constant[0], ""))
+    prelude = [f"local {', '.join(argv)} = unpack(ARGV, 1, {len(argv)})", f"local rest = {len(argv) + 1}"]
     # In a function of its own: Lua finds the names around a function sooner than those beside it.
     source = "\n".join([*prelude, "return (function()", code, "end)()"])
     return Script(name, header, keys, argv, source, hashlib.sha1(source.encode()).hexdigest())  # noqa: S324 - Redis's own
@@ -197,6 +200,7 @@ def _without_unused(code: str) -> str:
 
 
 _FUNCTION = re.compile(r"^local function (\w+)\(.*?^end$", re.MULTILINE | re.DOTALL)
+_CONSTANT = re.compile(r"^local ([A-Z_]+) = ([\d.]+)$\n", re.MULTILINE)
 _FIELDS = frozenset({"transitions", "include", "keys", "argv", "rest", "returns", "codes"})
 
 

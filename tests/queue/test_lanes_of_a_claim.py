@@ -68,7 +68,7 @@ async def turns_of(queue: JobQueue, lanes: Sequence[str]) -> dict[str, list[tupl
         return dict(zip(lanes, await pipe.execute(), strict=True))
 
 
-@pytest.mark.parametrize("count", [3, 100])
+@pytest.mark.parametrize("count", [3, 100, 150])
 @pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 @pytest.mark.parametrize("served", SERVED.values(), ids=SERVED)
 async def test_a_claim_takes_from_the_lane_of_the_smallest_turn_and_penalty(

@@ -5,7 +5,7 @@
 --- keys: pending heads waiting active idle workers lanes_version customers_active
 --- argv: prefix events_max worker session lease_us customer_cap allow deny machine token groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
---- returns: {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload]]}
+--- returns: {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload, attempt if the hash is as it was before it]], now}
 --- codes: 1 done, 0 the worker is not registered under this session
 
 local COLD_SHARE = 0.3
@@ -28,31 +28,31 @@ local now = clock()
 local mine = prefix .. 'worker:' .. worker
 local alive_as, lanes_seen = unpack(redis.call('MGET', mine .. ':heartbeat', lanes_version_key))
 if alive_as ~= session then
-  return { 0, '0', -1, 0, {} }
+  return { 0, '0', -1, 0, {}, '0' }
 end
 
 -- A repeated call: its reply was lost.
-local last = redis.call('HMGET', mine .. ':claim', 'token', 'ids')
-if last[1] == token then
-  for id in string.gmatch(last[2], '%S+') do
+if redis.call('HGET', mine .. ':claim', 'token') == token then
+  for id in string.gmatch(redis.call('HGET', mine .. ':claim', 'ids'), '%S+') do
     local held = redis.call('HMGET', prefix .. 'jobs:' .. id, 'status', 'token')
     if held[1] == 'active' and held[2] == token then
-      give(id, redis.call('HGETALL', prefix .. 'jobs:' .. id))
+      give(id, redis.call('HGETALL', prefix .. 'jobs:' .. id), '')
     end
   end
-  return reply(lanes_seen, -1, redis.call('ZCARD', pending_key))
+  return reply(lanes_seen, -1, redis.call('ZCARD', pending_key), now)
 end
 
 -- Free slots by group, and the group of each service.
 local free, group_of, slots = {}, {}, 0
 local at = rest
 for group = 1, tonumber(groups) do
+  local services = tonumber(ARGV[at + 1])
   free[group] = tonumber(ARGV[at])
   slots = slots + free[group]
-  for i = 1, tonumber(ARGV[at + 1]) do
-    group_of[ARGV[at + 1 + i]] = group
+  for i = at + 2, at + 1 + services do
+    group_of[ARGV[i]] = group
   end
-  at = at + 2 + tonumber(ARGV[at + 1])
+  at = at + 2 + services
 end
 
 -- What this worker may take at most, so that the idle ones get their share.
@@ -80,17 +80,20 @@ local function usable(found)
   return group and free[group] > 0 and not found.shut
 end
 
--- Whose turn it is in a lane, and when the others have theirs. Says whether the lane is as good as it was believed to be:
+-- Whose turn it is in a lane, and who is the first of the others. Says whether the lane is as good as it was believed to be:
 -- its first turn may be that of a customer whom this worker does not admit.
 local function look_at_turns(found)
   local turns = turns_of(found.lane)
-  local first = redis.call('ZRANGE', turns, '0', '1', 'WITHSCORES')
-  found.customer, found.turn, found.turn_of_others = first[1], first[2], first[4]
+  local first = redis.call('ZRANGE', turns, '0', '1')
+  found.customer, found.other = first[1], first[2]
   if not first[1] then
     heads[found.lane] = false
   elseif admits and not admits(first[1]) then
+    found.other = first[1]
     found.customer, found.turn = first_admitted(turns)
-    found.turn_of_others = first[2]
+  else
+    -- The first turn of the lane is theirs: scores are dear to read.
+    found.turn = heads[found.lane] or found.turn
   end
   if not found.customer then
     found.shut = true
@@ -99,6 +102,11 @@ local function look_at_turns(found)
   local believed = found.rank
   found.rank = found.turn + found.penalty_us
   return found.rank <= believed
+end
+
+-- When the others in a lane have their next turn; false if there are none.
+local function turn_of_others(found)
+  return found.other and redis.call('ZSCORE', turns_of(found.lane), found.other) or false
 end
 
 -- Whether a lane with a penalty is left to a worker that is ready sooner; the bounded wait is counted from when
@@ -139,21 +147,24 @@ local function room_for(found)
   if running >= cap then
     redis.call('HSET', prefix .. 'parked:' .. customer, found.lane, found.turn)
     drop_turn(found.lane, customer)
-    heads[found.lane] = found.turn_of_others or false
+    heads[found.lane] = turn_of_others(found)
   end
   return cap - running
 end
 
 -- The customer's next turn, by the job that is first in its line now; nil if there is none.
-local function next_turn(following, arrival, alone)
-  if not following or alone then
-    return arrival
+local function next_turn(following, line, alone)
+  if not following then
+    return nil
+  end
+  if alone then
+    return redis.call('ZSCORE', line, following)
   end
   -- It joins again at now, less the head start of that job. Later with every job of this call: at equal turns the
   -- customer whose name sorts first would take all that is left.
-  local times = redis.call('HMGET', prefix .. 'jobs:' .. following, 'start_at', 'created_at')
+  local times = redis.call('HMGET', prefix .. 'jobs:' .. following, 'created_at', 'start_at', 'arrival')
   local came = math.max(tonumber(times[1] or 0), tonumber(times[2] or 0))
-  return us(now + #begun - math.max(0, came - arrival))
+  return us(now + #begun - math.max(0, came - (times[3] or 0)))
 end
 
 -- Takes up to `most` jobs whose rank does not pass `better`, of the customer whose turn it is.
@@ -164,26 +175,26 @@ local function take_from(found, better, most)
     return
   end
   local lane, customer = found.lane, found.customer
-  local alone = not found.turn_of_others and redis.call('HLEN', waiting_key) <= 1
+  local alone = not found.other and redis.call('HLEN', waiting_key) <= 1
   if found.penalty_us > 0 or not alone then
     room = 1
   end
   -- One more than can be taken: who comes next decides the customer's next turn.
   local line = line_of(lane, customer)
-  local first = redis.call('ZRANGE', line, '0', room, 'WITHSCORES')
-  if first[1] and left_to_a_warmer_one(found, first[1]) then
+  local ids = redis.call('ZRANGE', line, '0', room)
+  if ids[1] and left_to_a_warmer_one(found, ids[1]) then
     found.shut = true
     refusals = refusals + 1
     return
   end
-  local count = math.min(1, #first)
-  while count < room and first[2 * count + 1] and (not better or first[2 * count + 2] + found.penalty_us <= better) do
-    count = count + 1
+  local count = math.min(room, #ids)
+  if better and count > 1 then
+    count = math.min(count, math.max(1, redis.call('ZCOUNT', line, '-inf', us(better))))
   end
   local taken, group = 0, group_of[found.service]
   while taken < count and given_bytes < BYTES_MOST do
     taken = taken + 1
-    if begin(first[2 * taken - 1], customer, now) then
+    if begin(ids[taken], customer, now) then
       free[group] = free[group] - 1
     end
   end
@@ -194,14 +205,14 @@ local function take_from(found, better, most)
     cold_taken = true
     found.shut = true
   end
-  local turn = next_turn(first[2 * taken + 1], first[2 * taken + 2], alone)
-  local others = found.turn_of_others
+  local turn = next_turn(ids[taken + 1], line, alone)
+  local others = turn_of_others(found)
   if turn then
     redis.call('ZADD', turns_of(lane), turn, customer)
     heads[lane] = (others and tonumber(others) < tonumber(turn)) and others or turn
   else
     drop_turn(lane, customer)
-    heads[lane] = others or false
+    heads[lane] = others
   end
   if #begun < limit then
     look_at_turns(found)
@@ -253,8 +264,8 @@ end
 
 -- Whether it had room for no more, be it of one service alone.
 local full = #begun == limit or given_bytes >= BYTES_MOST
-for _, slots_left in ipairs(free) do
-  full = full or slots_left == 0
+for group = 1, #free do
+  full = full or free[group] == 0
 end
 local left = waiting_jobs - #begun - ghosts
 if full and left > 0 and idle_others > 0 then
@@ -267,4 +278,4 @@ if full and left > 0 and idle_others > 0 then
   end
 end
 write_events()
-return reply(lanes_seen, come_back_us < 0 and -1 or math.ceil(come_back_us), left)
+return reply(lanes_seen, come_back_us < 0 and -1 or math.ceil(come_back_us), left, now)

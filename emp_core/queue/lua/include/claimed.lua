@@ -6,9 +6,10 @@ local given, given_bytes = {}, 0
 local begun, begun_by_customer, ghosts = {}, {}, 0
 local claimed_by = ',"status":"active","worker":' .. cjson.encode(worker) .. ',"machine":' .. cjson.encode(machine) .. ',"attempt":'
 
-local function give(id, hash)
+-- attempt: of a job whose hash is as it was before this call; '': it is as it is now.
+local function give(id, hash, attempt)
   local payload = redis.call('GET', prefix .. 'jobs:' .. id .. ':payload') or 'null'
-  given[#given + 1] = { id, hash, payload }
+  given[#given + 1] = { id, hash, payload, attempt }
   given_bytes = given_bytes + #payload
 end
 
@@ -16,9 +17,11 @@ end
 local function begin(id, customer, now)
   local job = prefix .. 'jobs:' .. id
   local hash = redis.call('HGETALL', job)
-  local f = {}
+  local f = { status = false, attempt = false, progress = false, pending_at = false, created_at = false, watched = false }
   for i = 1, #hash, 2 do
-    f[hash[i]] = hash[i + 1]
+    if f[hash[i]] ~= nil then
+      f[hash[i]] = hash[i + 1]
+    end
   end
   if f.status ~= 'pending' then
     ghosts = ghosts + redis.call('ZREM', pending_key, id)
@@ -30,12 +33,6 @@ local function begin(id, customer, now)
   if f.progress then
     redis.call('HDEL', job, 'progress', 'message')
     hash = redis.call('HGETALL', job)
-  else
-    -- What comes last counts.
-    for _, text in ipairs({ 'status', 'active', 'worker_id', worker, 'machine_id', machine, 'attempt', attempt,
-      'started_at', started_at }) do
-      hash[#hash + 1] = text
-    end
   end
   begun[#begun + 1] = id
   -- Jobs of nobody have no cap.
@@ -43,7 +40,7 @@ local function begin(id, customer, now)
     begun_by_customer[customer] = (begun_by_customer[customer] or 0) + 1
   end
   emit(id, 'claimed', now, claimed_by .. attempt .. ',"waited_us":' .. us(now - (f.pending_at or f.created_at or now)), f.watched)
-  give(id, hash)
+  give(id, hash, attempt)
   return true
 end
 
@@ -64,6 +61,6 @@ local function write_begun(now)
   end
 end
 
-local function reply(lanes_version, come_back_us, left)
-  return { 1, lanes_version or '0', come_back_us, left, given }
+local function reply(lanes_version, come_back_us, left, now)
+  return { 1, lanes_version or '0', come_back_us, left, given, us(now) }
 end
