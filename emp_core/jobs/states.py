@@ -24,7 +24,7 @@ class JobState(StrEnum):
 FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 TRANSITIONS: dict[str, frozenset[tuple[JobState | None, JobState]]] = {
-    "submit": frozenset({(None, JobState.PENDING), (None, JobState.SCHEDULED)}),
+    "submit": frozenset({(None, JobState.PENDING), (None, JobState.SCHEDULED), (None, JobState.ACTIVE)}),
     "claim": frozenset({(JobState.PENDING, JobState.ACTIVE)}),
     "finish": frozenset(
         {
@@ -46,6 +46,7 @@ TRANSITIONS: dict[str, frozenset[tuple[JobState | None, JobState]]] = {
             (JobState.ACTIVE, JobState.CANCELLED),
         }
     ),
+    "retire": frozenset({(JobState.ACTIVE, JobState.PENDING), (JobState.ACTIVE, JobState.CANCELLED)}),
     "retry": frozenset({(JobState.FAILED, JobState.PENDING), (JobState.CANCELLED, JobState.PENDING)}),
 }
 """Script → the moves that it may make. ``None`` is a job that does not exist yet."""

@@ -16,7 +16,7 @@ from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
 from emp_core.queue.sending import packed
 
-__all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "Lease", "Renewal"]
+__all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "HandedJob", "Lease", "Renewal"]
 
 _PATIENCE_S = 1.0
 """How long a call that is cancelled on its way may take to come back: what it did would be lost with its reply."""
@@ -33,6 +33,20 @@ class ClaimedJob:
     job: Job
     token: str
     unreadable: str = ""
+
+
+@frozen
+class HandedJob:
+    """A job that was given to this worker without being claimed.
+
+    Attributes:
+        acknowledgement: the command that says that this worker has it. Its reply is 1, or 0 when that came too late.
+        until_s: by Redis's clock, in seconds since 1970: when it is taken back unless that was said.
+    """
+
+    claimed: ClaimedJob
+    acknowledgement: bytes
+    until_s: float
 
 
 @frozen
@@ -185,18 +199,28 @@ class Consumer:
             found = {name: text for name, text in zip(names, found, strict=True) if text is not None}
         return int(version or 0), found
 
-    async def claim(self, token: str, groups: Sequence[tuple[int, Sequence[str]]], machine_id: str) -> Claim:
+    async def claim(
+        self, token: str, groups: Sequence[tuple[int, Sequence[str]]], machine_id: str, *, handed: str | None = None
+    ) -> Claim:
         """Take jobs.
 
         Args:
             token: new for every claim; the same one again gives the same jobs.
             groups: free slots, and the services that jobs may require to use them.
+            handed: the last job that was handed to this worker, or nothing; None: no jobs may be handed to it.
         """
         rest: list[Any] = []
         for free, services in groups:
             rest += (free, len(services), *services)
         # As long as any reply may take: jobs that were claimed and that nobody knows of would wait for their leases to end.
-        arguments = {"machine": machine_id, "token": token, "groups": len(groups)}
+        terms = "" if handed is None else f"{self._lease_us} {self._settings.customer_cap} {machine_id}"
+        arguments = {
+            "machine": machine_id,
+            "token": token,
+            "terms": terms,
+            "handed": handed or "",
+            "groups": len(groups),
+        }
         reply = await self._claim(self.client, arguments, rest, patience_s=self._limits.reply_s)
         code, version, come_back_us, left, given, now = reply
         begun = {"status": "active", "worker_id": self.worker_id, "machine_id": machine_id, "started_at": now}
@@ -211,6 +235,12 @@ class Consumer:
             come_back_s=None if come_back_us < 0 else come_back_us / 1e6,
             left=left,
         )
+
+    def handed(self, text: str) -> HandedJob:
+        """A job out of a message."""
+        job_id, token, until_us, payload, fields = json.loads(text)
+        acknowledgement = packed("ZREM", self.keys.fixed("handed"), f"{job_id} {token}")
+        return HandedJob(self._claimed(token, job_id, _pairs(fields), payload), acknowledgement, int(until_us) / 1e6)
 
     def _claimed(self, token: str, job_id: str, fields: Mapping[str, str], payload: str) -> ClaimedJob:
         most = self._settings.max_attempts
@@ -292,7 +322,7 @@ class Consumer:
 
     async def retire(self) -> None:
         """Take this worker out of every index."""
-        await self._run("retire", self._me)
+        await self._run("retire", {"events_max": self._settings.events_max, **self._me})
 
     def inbox_read(self, block_s: float) -> bytes:
         """The command that reads messages for this worker, waiting up to ``block_s`` for the first; gives ``[key, messages]``

@@ -36,6 +36,7 @@ class Sweep:
     expired: int = 0
     dead_workers: int = 0
     trimmed: int = 0
+    taken_back: int = 0
 
 
 class Housekeeping:

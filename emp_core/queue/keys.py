@@ -22,6 +22,7 @@ FIXED_KEYS = {
     "workers": "workers",
     "idle": "workers:idle",
     "woken": "workers:woken",
+    "handed": "workers:handed",
     "keeper": "keeper",
     "machines": "machines",
 }

@@ -240,6 +240,7 @@ OWNERS: tuple[tuple[str, Callable[..., Iterator[str]]], ...] = (
     (r"(?s:parked:(.*))", _parked),
     (r"workers", _capped),
     (r"workers:(idle|woken)", _of_workers),
+    (r"workers:handed", _capped),
     (r"(?s:worker:.*:(?:heartbeat|capabilities|lanes|claim|inbox))", _expires),
     (r"keeper", _expires),
     (r"machines|machine:.*:status", _expires),

@@ -17,6 +17,8 @@ log = get_logger("emp.worker")
 
 _GATHER_S = 0.002
 """How long a free slot waits for more of them, so that one call fills them all."""
+_HANDED_S = 0.001
+"""How long a job that was handed to this worker has Redis and a core for itself, before the worker says that it is idle again."""
 _SHARE_S = 0.005
 """How long to leave waiting jobs to others that were just woken for them."""
 
@@ -48,10 +50,16 @@ class Claimer:
         self._woken = asyncio.Event()
         self._freed = asyncio.Event()
         self._able = 0
+        self._handed = ""
 
     def wake(self) -> None:
         """There may be work."""
         self._woken.set()
+
+    def handed(self, job_id: str) -> None:
+        """A job was handed to this worker while it was idle. It counts as idle again when it has claimed."""
+        self._handed = job_id
+        asyncio.get_running_loop().call_later(_HANDED_S, self._woken.set)
 
     def slot_freed(self) -> None:
         """A slot became free."""
@@ -66,7 +74,7 @@ class Claimer:
             groups = await self._free_slots()
             self._woken.clear()
             self._able = len(groups)
-            claim = await self._claim(groups)
+            claim = await self._claim(groups, self._handed)
             if claim is None:
                 continue
             self._on_claim(claim)
@@ -94,13 +102,13 @@ class Claimer:
             if groups:
                 return groups
 
-    async def _claim(self, groups: Sequence[tuple[int, Sequence[str]]]) -> Claim | None:
+    async def _claim(self, groups: Sequence[tuple[int, Sequence[str]]], handed: str) -> Claim | None:
         token = os.urandom(16).hex()
         delay_s = 0.05
         while True:
             try:
                 # The same token again gives the same jobs, should the reply have been lost.
-                return await self._consumer.claim(token, groups, self._machine_id)
+                return await self._consumer.claim(token, groups, self._machine_id, handed=handed)
             except AWAY as error:
                 log.warning("no claims: redis is away", error=str(error))
             await anyio.sleep(delay_s)

@@ -93,6 +93,7 @@ class Leases:
         self._renewed = anyio.Event()
         self._emptied = anyio.Event()
         self._renewed_at = self._looked_at = clock()
+        self._ahead_s: float | None = None
 
     def __len__(self) -> int:
         return len(self._held)
@@ -167,6 +168,15 @@ class Leases:
         while self._clock() - self._renewed_at > self._lease_s:
             await self._renewed.wait()
 
+    def lose(self, claimed: ClaimedJob) -> None:
+        """The lease is somebody else's now: stop the attempt."""
+        if self.holds(claimed.job.id, claimed.token):
+            self._held[claimed.job.id].stop("lost")
+
+    def is_over(self, redis_s: float) -> bool:
+        """Whether a time of Redis's clock has passed, as far as is known here."""
+        return self._ahead_s is not None and self._clock() + self._ahead_s > redis_s
+
     async def run(self) -> None:
         """Renew until cancelled."""
         pause_s = 0.0
@@ -210,6 +220,7 @@ class Leases:
             raise
         finally:
             self._drop_if_stood_still()
+        self._ahead_s = renewal.redis_s - self._clock()
         self._renewed_at = began  # the leases hold from when Redis was asked, or a little later
         self._renewed.set()
         self._renewed = anyio.Event()

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskStatus
 from attrs import evolve
 
 from emp_core.config import Settings, environment
@@ -21,7 +21,7 @@ from emp_core.log.logger import get_logger
 from emp_core.plugins.loaded import Plugins
 from emp_core.plugins.manager import load_plugins
 from emp_core.queue.connection import connect, wait_for_redis
-from emp_core.queue.consumer import Claim, Consumer, Renewal
+from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Renewal
 from emp_core.queue.housekeeping import Housekeeping
 from emp_core.queue.keeper import Keeper
 from emp_core.queue.queue import find_redis
@@ -30,6 +30,7 @@ from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.stores import Stores
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
+from emp_core.worker.draining import Drain
 from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpusNow, GpuWatch
 from emp_core.worker.leases import Held, Leases
@@ -45,8 +46,6 @@ __all__ = ["Worker", "store_openers"]
 
 log = get_logger("emp.worker")
 
-_STOP_S = 0.7
-"""How long stopped attempts get to stop their service's work before their jobs are given to others."""
 _FLUSH_S = 5.0
 _FIRST_LOOK_S = 2.0
 """How long a service may take to be connected before the worker says that it started."""
@@ -76,8 +75,7 @@ class Worker:
         self._redis_url = redis_url
         self._given_store = store
         self._stack = AsyncExitStack()
-        self._drained = anyio.Event()
-        self._stop_now = anyio.Event()
+        self._drain = Drain(settings.grace_s)
         self._claimed_last = anyio.Event()
         self._leaving = self._left = False
         self._running: anyio.Event | None = None
@@ -167,7 +165,16 @@ class Worker:
         )
         self._notices = NoticeWatch(notices_of(settings, self._plugins, environment()), self.drain)
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
-        self._mailbox = Mailbox(url, settings, self._consumer, self._message, self._returned)
+        self._mailbox = Mailbox(
+            url,
+            settings,
+            self._consumer,
+            on_message=self._message,
+            on_job=self._handed,
+            is_late=lambda redis_s: self._leaving or self._leases.is_over(redis_s),
+            on_taken_back=self._leases.lose,
+            on_return=self._returned,
+        )
         for binding in self._bindings:
             self._services[binding.service] = ServiceRunner(
                 binding,
@@ -233,10 +240,10 @@ class Worker:
         claiming = anyio.CancelScope()
         self._group.start_soon(self._claim_until, claiming)
         task_status.started()
-        await self._drained.wait()
+        await self._drain.begun()
         claiming.cancel()
         await self._claimed_last.wait()
-        await self._let_jobs_end()
+        await self._drain.let_end(self._leases)
         # Before the attempts are cancelled for good: stopping a service's work may take longer.
         await self._give_back()
 
@@ -248,14 +255,14 @@ class Worker:
 
     def drain(self, reason: str = "asked to") -> None:
         """Stop claiming, let the jobs end within the grace time, give back the rest, and end `run`."""
-        if not self._drained.is_set():
+        if not self._drain.has_begun:
             log.info("draining", worker=self.id, reason=reason, jobs=len(self._leases), grace_s=self.settings.grace_s)
-            self._drained.set()
+            self._drain.begin()
             self._registrar.capabilities_changed()
 
     def stop(self) -> None:
         """Drain without grace: jobs are stopped and given back at once."""
-        self._stop_now.set()
+        self._drain.cut_short()
         self.drain("asked to stop at once")
 
     async def _claim_until(self, scope: anyio.CancelScope) -> None:
@@ -264,15 +271,6 @@ class Worker:
                 await self._claimer.run()
         finally:
             self._claimed_last.set()
-
-    async def _let_jobs_end(self) -> None:
-        with anyio.move_on_after(self.settings.grace_s):
-            async with anyio.create_task_group() as race:
-                race.start_soon(_then_cancel, self._leases.empty, race)
-                race.start_soon(_then_cancel, self._stop_now.wait, race)
-        self._leases.stop_all("drained")
-        with anyio.move_on_after(_STOP_S):
-            await self._leases.empty()
 
     async def _give_back(self) -> None:
         """Every job that is still held goes back to the queue, and this worker out of it."""
@@ -308,7 +306,7 @@ class Worker:
 
     def _offer(self, service: ServiceRunner) -> ServiceOffer:
         # So nobody wakes a worker that takes no more jobs.
-        return evolve(service.offer, withdrawn="the worker is draining") if self._drained.is_set() else service.offer
+        return evolve(service.offer, withdrawn="the worker is draining") if self._drain.has_begun else service.offer
 
     def _free_slots(self) -> list[tuple[int, Sequence[str]]]:
         return [(free, service.accepts) for service in self._services.values() if (free := service.free) > 0]
@@ -319,10 +317,18 @@ class Worker:
             return
         self._registrar.version_seen(claim.lanes_version)
         for claimed in claim.jobs:
-            if self._leases.holds(claimed.job.id, claimed.token):
-                continue
-            service = self._service_for(claimed.job.service_required)
-            service.put(self._leases.hold(claimed), self._group)
+            if not self._leases.holds(claimed.job.id, claimed.token):
+                self._begin(claimed)
+
+    def _begin(self, claimed: ClaimedJob) -> None:
+        self._service_for(claimed.job.service_required).put(self._leases.hold(claimed), self._group)
+
+    def _handed(self, claimed: ClaimedJob) -> None:
+        if self._drain.has_begun:
+            self._finisher.release(self._leases.hold(claimed))
+        else:
+            self._begin(claimed)
+            self._claimer.handed(claimed.job.id)
 
     def _service_for(self, required: str) -> ServiceRunner:
         return next(service for service in self._services.values() if required in service.accepts)
@@ -386,11 +392,6 @@ class Worker:
         """Redis is back: what was told meanwhile is lost, so look at everything, and say everything."""
         self._registrar.tell_again()
         self._claimer.wake()
-
-
-async def _then_cancel(wait: Any, group: TaskGroup) -> None:
-    await wait()
-    group.cancel_scope.cancel()
 
 
 async def _bounded(close: Any) -> None:

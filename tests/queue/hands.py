@@ -9,7 +9,7 @@ from attrs import define, evolve
 
 from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.model import Job, JobSpec
-from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Finish
+from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Finish, HandedJob
 from emp_core.queue.housekeeping import Housekeeping
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import encode_capabilities
@@ -38,6 +38,24 @@ class Hand:
     ) -> Claim:
         """Claim with so many free slots of one group, or with several groups."""
         return await self.consumer.claim(token or uuid.uuid4().hex, groups or [(slots, services)], "m")
+
+    async def wait_for_jobs(self, slots: int = 1, *, services: Sequence[str] = ("echo",), heard: str = "") -> Claim:
+        """Claim so that a job may be handed to it when there is none now.
+
+        Args:
+            heard: the last job that was handed to it, as far as it knows.
+        """
+        return await self.consumer.claim(uuid.uuid4().hex, [(slots, services)], "m", handed=heard)
+
+    async def handed(self) -> list[HandedJob]:
+        """The jobs that were handed to it, taken out of its inbox."""
+        messages = (message.partition(" ") for message in await self.inbox())
+        return [self.consumer.handed(rest) for word, _, rest in messages if word == "job"]
+
+    async def acknowledge(self, handed: HandedJob) -> bool:
+        """Say that it has the job; gives whether that came in time."""
+        [reply] = await self.queue.client.calls([handed.acknowledgement])
+        return bool(reply)
 
     async def take(self, slots: int = 1, **how: Any) -> list[ClaimedJob]:
         """The jobs that a claim gives."""

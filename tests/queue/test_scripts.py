@@ -107,10 +107,12 @@ def test_numbers_become_text_with_all_their_digits(name: str):
 def test_a_call_with_the_wrong_arguments_is_refused():
     from emp_core.queue.keys import Keys
 
-    bound = load_script("retire").bound(Keys(), {"worker": "w"})
+    bound = load_script("retire").bound(Keys(), {"events_max": 1, "worker": "w"})
     with pytest.raises(TypeError, match="script retire takes session yet, not token, session"):
         bound.call({"token": "t", "session": "s"})
-    with pytest.raises(TypeError, match="script retire takes prefix, worker, session, not prefix, session first"):
+    with pytest.raises(
+        TypeError, match="script retire takes prefix, events_max, worker, session, not prefix, session first"
+    ):
         load_script("retire").bound(Keys(), {"session": "s"})
 
 

@@ -46,6 +46,18 @@ class Life:
     async def submit_later_with_deadline(self) -> None:
         await self.submit(start_at=datetime.now(UTC) + LATER, deadline_at=datetime.now(UTC) + LATER)
 
+    async def wait_for_jobs(self) -> None:
+        await self.submit_other()
+        assert (await self.hand.wait_for_jobs()).jobs == ()
+
+    async def submit_other(self) -> None:
+        """Makes the lane known."""
+        await self.queue.submit(JobSpec("echo", id="other"))
+        await self.hand.finish(await self.hand.take_one())
+
+    async def retire(self) -> None:
+        await self.hand.consumer.retire()
+
     async def claim(self) -> None:
         self.claimed = await self.hand.take_one()
 
@@ -81,6 +93,18 @@ Step = Callable[[Life], Callable[[], Awaitable[None]]]
 MOVES: dict[tuple[str, JobState | None, JobState], list[Step]] = {
     ("submit", None, JobState.PENDING): [lambda life: life.submit],
     ("submit", None, JobState.SCHEDULED): [lambda life: life.submit_later],
+    ("submit", None, JobState.ACTIVE): [lambda life: life.wait_for_jobs, lambda life: life.submit],
+    ("retire", JobState.ACTIVE, JobState.PENDING): [
+        lambda life: life.wait_for_jobs,
+        lambda life: life.submit,
+        lambda life: life.retire,
+    ],
+    ("retire", JobState.ACTIVE, JobState.CANCELLED): [
+        lambda life: life.wait_for_jobs,
+        lambda life: life.submit,
+        lambda life: life.cancel,
+        lambda life: life.retire,
+    ],
     ("claim", JobState.PENDING, JobState.ACTIVE): [lambda life: life.submit, lambda life: life.claim],
     **{
         ("finish", JobState.ACTIVE, after): [

@@ -3,7 +3,7 @@
 --- transitions: pending>active
 --- include: clock events inbox lines served_lanes admitted claimed
 --- keys: pending heads waiting active idle workers lanes_version customers_active
---- argv: prefix events_max worker session lease_us customer_cap allow deny machine token groups
+--- argv: prefix events_max worker session lease_us customer_cap allow deny machine token terms handed groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
 --- returns: {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload, attempt if the hash is as it was before it]], now}
 --- codes: 1 done, 0 the worker is not registered under this session
@@ -32,7 +32,8 @@ if alive_as ~= session then
 end
 
 -- A repeated call: its reply was lost.
-if redis.call('HGET', mine .. ':claim', 'token') == token then
+local last = redis.call('HMGET', mine .. ':claim', 'token', 'handed')
+if last[1] == token then
   for id in string.gmatch(redis.call('HGET', mine .. ':claim', 'ids'), '%S+') do
     local held = redis.call('HMGET', prefix .. 'jobs:' .. id, 'status', 'token')
     if held[1] == 'active' and held[2] == token then
@@ -55,6 +56,20 @@ for group = 1, tonumber(groups) do
   at = at + 2 + services
 end
 
+-- A job that was handed to it takes a slot, whether it has heard of it yet or not.
+local handed_service, handed_id = string.match(last[2] or '', '^(%S+) (%S+)$')
+local unheard = handed_id and handed_id ~= handed
+if handed_id then
+  redis.call('HDEL', mine .. ':claim', 'handed')
+end
+if unheard then
+  local group = group_of[handed_service]
+  if group and free[group] > 0 then
+    free[group] = free[group] - 1
+    slots = slots - 1
+  end
+end
+
 -- What this worker may take at most, so that the idle ones get their share.
 local waiting_jobs = redis.call('ZCARD', pending_key)
 local idle_others = redis.call('ZCARD', idle_key)
@@ -71,7 +86,7 @@ if redis.call('ZCARD', woken_key) > 0 then
 end
 local limit = math.min(slots, MOST, math.max(1, math.ceil(waiting_jobs / (others + 1))))
 
-local cold_taken, refusals, come_back_us = false, 0, -1
+local cold_taken, refusals, come_back_us = false, 0, unheard and WOKEN_US or -1
 -- Lane → its first turn from now on; false: it has none.
 local heads = {}
 
@@ -249,7 +264,7 @@ if #begun < slots then
     end
   end
   made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(begun, ' '),
-    'free', ' ' .. table.concat(services, ' ') .. ' ', 'allow', allow, 'deny', deny)
+    'free', ' ' .. table.concat(services, ' ') .. ' ', 'allow', allow, 'deny', deny, 'terms', terms)
   redis.call('ZADD', idle_key, 'NX', us(now), worker)
 else
   made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(begun, ' '))

@@ -1,6 +1,6 @@
 --- Takes jobs into the queue, or says why not. One reply per job, in order; a repeated call changes nothing.
---- transitions: none>pending none>scheduled
---- include: clock events inbox lines
+--- transitions: none>pending none>scheduled none>active
+--- include: clock events inbox lines handing_over
 --- keys: pending scheduled deadlines
 --- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
 --- rest: per job: a JSON list (id lane requirement customer priority start_at deadline_at idempotency_key digest, then names and values of the hash), payload
@@ -70,7 +70,13 @@ for _ = 1, tonumber(count) do
     if later then
       put_due(scheduled_key, start_at, id)
     else
-      enter_line(id, lane, customer, arrival)
+      local taker = count == '1' and fits_an_inbox(payload, spec) and taker_for(lane, customer, now)
+      if taker then
+        local fields = { 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10) }
+        hand_over(taker, id, lane, customer, fields, payload, now)
+      else
+        enter_line(id, lane, customer, arrival)
+      end
     end
     answer(1, id, serving[lane])
   end

@@ -1,15 +1,15 @@
 --- Keeps house: ends leases, begins what is due, ends what is late, forgets dead workers and old jobs. One batch a call.
 --- transitions: scheduled>pending scheduled>failed pending>failed active>pending active>failed active>cancelled
---- include: clock events inbox lines leave_active facts
---- keys: keeper
+--- include: clock events inbox lines leave_active facts taking_back
+--- keys: keeper handed
 --- argv: prefix events_max keep_completed_ms keep_failed_ms keep_cancelled_ms worker keeper_ms rescue max_attempts max_crashes batch lane_idle_us
---- returns: {code, now, when something is due next (0: nothing), rescued, promoted, expired, dead workers, trimmed}
+--- returns: {code, now, when something is due next (0: nothing), rescued, promoted, expired, dead workers, trimmed, taken back}
 --- codes: 1 swept, 0 another worker keeps house
 
 local now = clock()
 local keeper = redis.call('GET', keeper_key)
 if keeper and keeper ~= worker then
-  return { 0, us(now), '0', 0, 0, 0, 0, 0 }
+  return { 0, us(now), '0', 0, 0, 0, 0, 0, 0 }
 end
 redis.call('SET', keeper_key, worker, 'PX', keeper_ms)
 
@@ -58,8 +58,12 @@ local function rescue_job(id)
   end
 end
 
-local rescued = 0
+local rescued, taken_back = 0, 0
 if rescue == '1' then
+  for _, entry in ipairs(due(handed_key)) do
+    take_back(entry, now)
+    taken_back = taken_back + 1
+  end
   for _, id in ipairs(due(active_key)) do
     rescue_job(id)
     rescued = rescued + 1
@@ -165,13 +169,14 @@ write_events()
 
 -- More of the same at once when a batch was full; otherwise when the next thing is due.
 local full = tonumber(batch)
-if rescued >= full or promoted >= full or expired >= full or #dead >= full or trimmed >= full then
-  return { 1, us(now), us(now), rescued, promoted, expired, #dead, trimmed }
+if rescued >= full or taken_back >= full or promoted >= full or expired >= full or #dead >= full or trimmed >= full then
+  return { 1, us(now), us(now), rescued, promoted, expired, #dead, trimmed, taken_back }
 end
 local following
 local indexes = { scheduled_key, deadlines_key, workers_key }
 if rescue == '1' then
   indexes[#indexes + 1] = active_key
+  indexes[#indexes + 1] = handed_key
 end
 for _, index in ipairs(indexes) do
   local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
@@ -179,4 +184,4 @@ for _, index in ipairs(indexes) do
     following = tonumber(first[2])
   end
 end
-return { 1, us(now), us(following or 0), rescued, promoted, expired, #dead, trimmed }
+return { 1, us(now), us(following or 0), rescued, promoted, expired, #dead, trimmed, taken_back }

@@ -28,8 +28,9 @@ local function put_due(index, due, id)
   end
 end
 
--- Wakes the idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody).
-local function wake(lane, now, customer)
+-- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody); its penalty;
+-- and what it said when it claimed last: its token, and the terms on which jobs may be handed to it (false: none).
+local function idle_for(lane, now, customer)
   local service = string.match(lane, '^[^@]+')
   local serving = prefix .. 'lane:' .. lane .. ':workers'
   local unfit, unfit_count = {}, 0
@@ -65,7 +66,7 @@ local function wake(lane, now, customer)
         break
       end
     end
-    return best
+    return best, best_penalty
   end
 
   local function names(list)
@@ -79,8 +80,7 @@ local function wake(lane, now, customer)
 
   -- Whether it could begin the job now: it said so when it claimed last. A worker that could not would be woken in vain,
   -- and the one that could would not be woken.
-  local function fit(worker)
-    local free, allow, deny = unpack(redis.call('HMGET', prefix .. 'worker:' .. worker .. ':claim', 'free', 'allow', 'deny'))
+  local function fit(free, allow, deny)
     if free and not string.find(free, ' ' .. service .. ' ', 1, true) then
       return false
     end
@@ -89,20 +89,35 @@ local function wake(lane, now, customer)
   end
 
   while unfit_count < UNFIT_MAX do
-    local best = find()
+    local best, penalty = find()
     if not best then
-      return false
+      return nil
     end
-    if not fit(best) then
+    local free, allow, deny, token, terms =
+      unpack(redis.call('HMGET', prefix .. 'worker:' .. best .. ':claim', 'free', 'allow', 'deny', 'token', 'terms'), 1, 5)
+    if not fit(free, allow, deny) then
       unfit[best], unfit_count = true, unfit_count + 1
+    elseif alive(best, now) then
+      return best, penalty, token, terms
     else
       redis.call('ZREM', idle_key, best)
-      if alive(best, now) then
-        redis.call('ZADD', woken_key, us(now), best)
-        tell(best, 'wake')
-        return true
-      end
     end
   end
-  return false
+  return nil
+end
+
+-- Tells an idle worker something that makes it claim: until it does, it is not idle but as good as that.
+local function call_on(worker, message, now)
+  redis.call('ZREM', idle_key, worker)
+  redis.call('ZADD', woken_key, us(now), worker)
+  tell(worker, message)
+end
+
+-- Wakes the worker that can begin a job of the lane soonest, if one is idle.
+local function wake(lane, now, customer)
+  local worker = idle_for(lane, now, customer)
+  if worker then
+    call_on(worker, 'wake', now)
+  end
+  return worker
 end

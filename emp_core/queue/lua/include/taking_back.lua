@@ -1,0 +1,25 @@
+--- Jobs that were handed to workers which did not say that they have them.
+--- keys: handed
+--- argv: prefix
+
+-- Puts such a job back as if it had waited all the time: the attempt does not count. entry: its member of the index.
+local function take_back(entry, now)
+  redis.call('ZREM', handed_key, entry)
+  local id, token = string.match(entry, '^(%S+) (%S+)$')
+  local facts = facts_of(id)
+  if not facts or facts.status ~= 'active' or facts.token ~= token then
+    return
+  end
+  local job = prefix .. 'jobs:' .. id
+  redis.call('HDEL', job, 'token', 'attempt')
+  redis.call('HINCRBY', job, 'returned', 1)
+  leave_active(id, facts.customer)
+  if facts.cancel then
+    redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
+    emit(id, 'cancelled', now, ',"status":"cancelled"', facts.watched)
+    settle(id, 'cancelled', facts.deadline, now)
+  else
+    put_back(id, facts, 0, now)
+    emit(id, 'released', now, ',"status":"pending","attempt":' .. facts.attempt, facts.watched)
+  end
+end

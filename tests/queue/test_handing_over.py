@@ -1,0 +1,288 @@
+"""Handing over: a job that comes while a worker waits for one begins there without being claimed, and is never lost by that."""
+
+import json
+from typing import Any
+
+import pytest
+
+from emp_core.jobs.model import Destination, JobSpec
+from emp_core.jobs.states import JobState
+from emp_core.queue.consumer import HandedJob, Lease
+from emp_core.queue.queue import JobQueue
+
+from .hands import Hand, Hands, names_of_events, put
+
+
+async def waiting(hands: Hands, lanes: dict[str, float | None] | None = None, slots: int = 1, **how: Any) -> Hand:
+    """A worker that has nothing to do and takes what is handed to it."""
+    hand = await hands(lanes, **how)
+    claim = await hand.wait_for_jobs(slots)
+    assert claim.registered
+    assert claim.jobs == ()
+    return hand
+
+
+@pytest.fixture
+async def known_lane(queue: JobQueue, hands: Hands) -> None:
+    """Somebody had an echo job before."""
+    await put(queue, "opener")
+    hand = await hands()
+    await hand.finish(await hand.take_one())
+    await hand.consumer.retire()
+
+
+pytestmark = pytest.mark.usefixtures("known_lane")
+
+
+async def handed_to(hand: Hand) -> HandedJob:
+    [handed] = await hand.handed()
+    return handed
+
+
+async def let_it_lapse(queue: JobQueue) -> None:
+    """Let the time be over in which jobs that were handed over must be taken."""
+    handed = queue.keys.fixed("handed")
+    for entry in await queue.client.zrange(handed, 0, -1):
+        await queue.client.zadd(handed, {entry: 1}, xx=True)
+
+
+async def state(queue: JobQueue, job_id: str) -> JobState:
+    return (await queue.get(job_id)).status
+
+
+# -- the job ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_begins_with_the_worker_that_waits_for_one(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    await queue.submit(JobSpec("echo", {"text": "ä\n"}, id="a", labels={"l": "v"}, priority=70))
+    told = await handed_to(hand)
+    assert await hand.acknowledge(told)
+    job, kept = told.claimed.job, await queue.get("a")
+    assert (job.status, job.attempt, job.worker_id, job.machine_id) == (JobState.ACTIVE, 1, hand.name, "m")
+    assert job == kept
+    assert (await hand.consumer.renew([Lease("a", told.claimed.token)])).lost == frozenset()
+    assert await hand.finish(told.claimed) == (1, "completed")
+    assert await names_of_events(queue, "a") == ["submitted", "claimed", "completed"]
+
+
+async def test_it_stands_where_a_claimed_job_stands(queue: JobQueue, hands: Hands):
+    """Everything but the token, the times and the event of the claim is the same."""
+    claiming = await hands()
+    await put(queue, "a")
+    await claiming.take_one()
+    await waiting(hands, name="waits")
+    await put(queue, "b")
+    told = [await queue.client.hgetall(queue.keys.job(one)) for one in ("a", "b")]
+    assert told[0].keys() == told[1].keys()
+    claimed, handed = [(await queue.history(one))[-1] for one in ("a", "b")]
+    assert claimed.data.keys() == handed.data.keys()
+    assert await queue.client.zrange(queue.keys.index("active"), 0, -1) == ["a", "b"]
+    assert await queue.client.zcard(queue.keys.index("pending")) == 0
+
+
+async def test_nobody_is_handed_a_job_unasked(queue: JobQueue, hands: Hands):
+    hand = await hands()
+    assert await hand.ids() == []
+    await put(queue, "a")
+    assert await hand.inbox() == ["wake"]
+    assert await state(queue, "a") is JobState.PENDING
+
+
+async def test_one_job_is_handed_over_until_the_worker_claims_again(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, slots=5)
+    await put(queue, "a", "b")
+    assert (await handed_to(hand)).claimed.job.id == "a"
+    assert await state(queue, "b") is JobState.PENDING
+    claim = await hand.wait_for_jobs(4, heard="a")
+    assert [one.job.id for one in claim.jobs] == ["b"]
+    await put(queue, "c")
+    assert (await handed_to(hand)).claimed.job.id == "c"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"payload": {"text": "x" * 20_000}},
+        {"service_required": "other"},
+        {"requirements": {"models": ["m"]}},
+        {"customer_id": "denied"},
+        {"ctx": Destination(storage={"bucket": "pictures", "accountName": "studio7", "accountKey": "geheim"})},
+    ],
+    ids=["large", "of another service", "of another lane", "of a customer whom it refuses", "with a key of its own"],
+)
+async def test_other_jobs_wait_in_their_lanes(queue: JobQueue, hands: Hands, spec: dict[str, Any]):
+    hand = await waiting(hands, customers_deny=("denied",))
+    job = await queue.submit(JobSpec(**{"service_required": "echo", **spec}))
+    assert await hand.handed() == []
+    assert await state(queue, job.id) is JobState.PENDING
+
+
+async def test_many_jobs_at_once_wait_in_their_lanes(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    jobs = await queue.submit_many(JobSpec("echo") for _ in range(3))
+    assert await hand.inbox() == ["wake"]
+    assert {await state(queue, job.id) for job in jobs} == {JobState.PENDING}
+
+
+async def test_a_worker_that_is_not_ready_for_the_lane_has_to_claim(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, {"echo": 500.0})
+    await put(queue, "a")
+    assert await hand.inbox() == ["wake"]
+
+
+async def test_a_job_that_waits_goes_first(queue: JobQueue, hands: Hands):
+    """The worker left it to others, say; when it claims now it may find it."""
+    hand = await waiting(hands, {"echo": 0.0, "other": 0.0})
+    await queue.submit_many([JobSpec("other", id="a")] * 1)
+    await queue.client.zadd(queue.keys.fixed("idle"), {hand.name: 1})
+    await hand.inbox()
+    await queue.submit_many(JobSpec("other") for _ in range(2))
+    await queue.client.zadd(queue.keys.fixed("idle"), {hand.name: 1})
+    await hand.inbox()
+    await put(queue, "b")
+    assert await hand.inbox() == ["wake"]
+    assert await state(queue, "b") is JobState.PENDING
+
+
+async def test_what_nobody_serves_keeps_nothing_from_being_handed_over(queue: JobQueue, hands: Hands):
+    await queue.submit(JobSpec("nobody"))
+    hand = await waiting(hands)
+    await put(queue, "a")
+    assert (await handed_to(hand)).claimed.job.id == "a"
+
+
+async def test_the_cap_of_a_customer_holds(queue: JobQueue, hands: Hands):
+    first = await waiting(hands, customer_cap=1)
+    second = await waiting(hands, customer_cap=1)
+    await put(queue, "a", "b", customer_id="c")
+    [told] = [*await first.handed(), *await second.handed()]
+    assert told.claimed.job.id == "a"
+    assert await state(queue, "b") is JobState.PENDING
+    assert (await second.wait_for_jobs()).jobs == ()
+    holder = first if told.claimed.job.worker_id == first.name else second
+    await holder.finish(told.claimed)
+    assert [one.job.id for one in (await second.wait_for_jobs()).jobs] == ["b"]
+
+
+async def test_the_same_submit_again_changes_nothing(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, slots=3)
+    for _ in range(2):
+        await queue.submit(JobSpec("echo", id="a", idempotency_key="k"))
+    assert (await handed_to(hand)).claimed.job.id == "a"
+    assert await names_of_events(queue, "a") == ["submitted", "claimed"]
+
+
+# -- slots -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_claim_that_crossed_a_job_handed_over_takes_none_for_its_slot(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    await put(queue, "a", "b")
+    claim = await hand.wait_for_jobs(1)  # it has not heard of a
+    assert claim.jobs == ()
+    assert claim.come_back_s == pytest.approx(0.05)
+    assert not await hand.is_idle()
+    told = await handed_to(hand)
+    assert await hand.acknowledge(told)
+    await hand.finish(told.claimed)
+    assert [one.job.id for one in (await hand.wait_for_jobs(1, heard="a")).jobs] == ["b"]
+
+
+async def test_it_counts_once(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, slots=3)
+    await put(queue, "a", "b", "c")
+    assert [one.job.id for one in (await hand.wait_for_jobs(2)).jobs] == ["b"]
+    assert [one.job.id for one in (await hand.wait_for_jobs(1)).jobs] == ["c"]
+
+
+# -- when it does not arrive -----------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_nobody_takes_waits_again_and_no_attempt_counts(queue: JobQueue, hands: Hands):
+    dead = await waiting(hands)
+    await put(queue, "a", customer_id="c")
+    told = await handed_to(dead)
+    other = await hands()
+    await let_it_lapse(queue)
+    swept = await other.house.sweep(rescue=True)
+    assert (swept.taken_back, swept.rescued) == (1, 0)
+    claimed = await other.take_one()
+    assert (claimed.job.id, claimed.job.attempt, claimed.job.crashes) == ("a", 1, 0)
+    assert claimed.job.returned == 1
+    assert not await dead.acknowledge(told)
+    assert await dead.finish(told.claimed) == (-1, "active")
+    assert await other.finish(claimed) == (1, "completed")
+    assert await names_of_events(queue, "a") == ["submitted", "claimed", "released", "claimed", "completed"]
+
+
+async def test_one_that_was_taken_is_left_alone(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    await put(queue, "a")
+    told = await handed_to(hand)
+    assert await hand.acknowledge(told)
+    await let_it_lapse(queue)
+    assert (await hand.house.sweep(rescue=True)).taken_back == 0
+    assert await hand.finish(told.claimed) == (1, "completed")
+
+
+async def test_a_later_attempt_is_not_taken_back(queue: JobQueue, hands: Hands):
+    """Its acknowledgement was lost, and the job went on all the same."""
+    hand = await waiting(hands)
+    await put(queue, "a")
+    told = await handed_to(hand)
+    await hand.finish(told.claimed, "retry")
+    [again] = (await hand.wait_for_jobs(heard="a")).jobs
+    await let_it_lapse(queue)
+    await hand.house.sweep(rescue=True)
+    assert await hand.finish(again) == (1, "completed")
+
+
+async def test_one_that_is_to_be_cancelled_is_cancelled(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    await put(queue, "a")
+    await queue.cancel("a")
+    await let_it_lapse(queue)
+    await hand.house.sweep(rescue=True)
+    assert await state(queue, "a") is JobState.CANCELLED
+
+
+async def test_nothing_is_taken_back_while_clocks_are_in_doubt(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    await put(queue, "a")
+    await let_it_lapse(queue)
+    assert (await hand.house.sweep(rescue=False)).taken_back == 0
+    assert await state(queue, "a") is JobState.ACTIVE
+
+
+async def test_the_keeper_knows_when_a_job_is_to_be_taken_back(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, lease_s=60.0)
+    await put(queue, "a")
+    due_s = (await hand.house.sweep(rescue=True)).next_due_s
+    assert due_s is not None
+    assert due_s <= 12.0
+
+
+async def test_a_worker_that_ends_leaves_nothing_that_it_did_not_hear_of(queue: JobQueue, hands: Hands):
+    hand, other = await waiting(hands), await hands()
+    await put(queue, "a")
+    await hand.consumer.retire()
+    assert [one.job.id for one in (await other.wait_for_jobs()).jobs] == ["a"]
+
+
+async def test_a_dead_worker_is_handed_nothing(queue: JobQueue, hands: Hands):
+    dead, alive = await waiting(hands), await waiting(hands, {"echo": 0.0})
+    await queue.client.zadd(queue.keys.fixed("workers"), {dead.name: 1}, xx=True)
+    await put(queue, "a")
+    assert await dead.inbox() == []
+    assert (await handed_to(alive)).claimed.job.id == "a"
+
+
+async def test_the_message_says_until_when_the_job_must_be_taken(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, lease_s=10.0)
+    await put(queue, "a")
+    [message] = await hand.inbox()
+    redis_s = float((await queue.client.time())[0])
+    told = hand.consumer.handed(message.removeprefix("job "))
+    assert told.until_s == pytest.approx(redis_s + 2.0, abs=1.5)
+    assert json.loads(message.removeprefix("job "))[0] == "a"

@@ -1,0 +1,133 @@
+"""A worker that waits is handed jobs: it begins them at once, tells that it has them, and leaves those that come too late."""
+
+import json
+import os
+import signal
+
+import anyio
+import pytest
+
+from emp_core.jobs.model import JobSpec
+from emp_core.jobs.states import JobState
+from emp_core.queue.queue import JobQueue
+from emp_core.testing.steered import Steering, steered_binding
+from emp_core.testing.workers import RunningWorker, WorkerStarter
+
+from .test_faults import worker_process
+from .waiting import names_of_events, until
+
+
+async def waits(queue: JobQueue, running: RunningWorker) -> None:
+    """Wait until jobs may be handed to a worker."""
+
+    async def is_idle() -> bool:
+        terms = await queue.client.hget(queue.keys.worker(running.id, "claim"), "terms")
+        return bool(terms) and await queue.client.zscore(queue.keys.fixed("idle"), running.id) is not None
+
+    await until(is_idle)
+
+
+async def one_job_before(queue: JobQueue, steering: Steering, running: RunningWorker) -> None:
+    """The lane is known, and the worker is idle again."""
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+    await waits(queue, running)
+
+
+async def test_a_job_begins_without_being_claimed(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    running = await start_worker(steered_binding(steering))
+    await one_job_before(queue, steering, running)
+    job = await queue.submit(JobSpec("steered", {"n": 1}))
+    begun = await queue.get(job.id)
+    assert (begun.status, begun.worker_id) == (JobState.ACTIVE, running.id)
+    attempt = await steering.next()
+    assert attempt.job.payload == {"n": 1}
+    await until(lambda: acknowledged(queue))
+    attempt.complete()
+    assert (await queue.wait(job.id, timeout=10)).attempt == 1
+    assert await names_of_events(queue, job.id) == ["submitted", "claimed", "completed"]
+
+
+async def acknowledged(queue: JobQueue) -> bool:
+    return not await queue.client.zcard(queue.keys.fixed("handed"))
+
+
+async def test_no_more_jobs_run_than_there_are_slots(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    steering.jobs_at_once = 1
+    running = await start_worker(steered_binding(steering), poll_s=0.05)
+    await one_job_before(queue, steering, running)
+    jobs = [await queue.submit(JobSpec("steered")) for _ in range(3)]
+    for job in jobs:
+        attempt = await steering.next()
+        assert attempt.job.id == job.id
+        assert sum(not one.ended.is_set() for one in steering.attempts) == 1
+        attempt.complete()
+        await queue.wait(job.id, timeout=10)
+
+
+async def test_a_job_that_comes_too_late_is_left_to_others(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """The worker stood still since the message was sent."""
+    running = await start_worker(steered_binding(steering))
+    await one_job_before(queue, steering, running)
+    before = len(steering.attempts)
+    message = json.dumps(["late", "t.handed", "1000000", "{}", ["service_required", "steered", "status", "active"]])
+    await queue.client.rpush(queue.keys.worker(running.id, "inbox"), f"job {message}")
+    await one_job_before(queue, steering, running)
+    assert len(steering.attempts) == before + 1
+
+
+async def test_a_job_that_was_given_to_others_meanwhile_is_stopped(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering))
+    await one_job_before(queue, steering, running)
+    fields = ["service_required", "steered", "status", "active", "attempt", "1"]
+    message = json.dumps(["gone", "t.handed", "9000000000000000", "{}", fields])
+    await queue.client.rpush(queue.keys.worker(running.id, "inbox"), f"job {message}")
+    attempt = await steering.next()
+    await attempt.until_ended()
+    assert (attempt.job.id, attempt.cancelled) == ("gone", True)
+    await one_job_before(queue, steering, running)  # its inbox is read on
+
+
+async def test_a_job_handed_to_a_worker_that_stands_still_runs_elsewhere_and_only_there(queue: JobQueue):
+    async with worker_process(queue.settings, "first") as first:
+        warm = await queue.submit(JobSpec("echo"))
+        await queue.wait(warm.id, timeout=10)
+        await until(lambda: takes_jobs(queue, "first@test"))
+        os.kill(first.pid, signal.SIGSTOP)
+        job = await queue.submit(JobSpec("echo", {"n": 2}))
+        assert (await queue.get(job.id)).worker_id == "first@test"
+        async with worker_process(queue.settings, "second"):
+            done = await queue.wait(job.id, timeout=20)
+            assert (done.worker_id, done.attempt, done.crashes) == ("second@test", 1, 0)
+            os.kill(first.pid, signal.SIGCONT)
+            again = [await queue.submit(JobSpec("echo")) for _ in range(3)]
+            for one in again:
+                await queue.wait(one.id, timeout=20)
+            outcomes = [name for name in await names_of_events(queue, job.id) if name in ("completed", "failed")]
+            assert outcomes == ["completed"]
+
+
+async def takes_jobs(queue: JobQueue, worker: str) -> bool:
+    return await queue.client.zscore(queue.keys.fixed("idle"), worker) is not None
+
+
+@pytest.mark.parametrize("times", [5])
+async def test_a_worker_that_is_asked_to_end_gives_back_what_is_handed_to_it(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, times: int
+):
+    for _ in range(times):
+        running = await start_worker(steered_binding(steering))
+        await one_job_before(queue, steering, running)
+        running.worker.drain("test")
+        job = await queue.submit(JobSpec("steered"))
+        await running.until_ended()
+        left = await queue.get(job.id)
+        assert (left.status, left.attempt) == (JobState.PENDING, 0)
+        await queue.cancel(job.id)
+    with anyio.fail_after(1):
+        assert await acknowledged(queue)
