@@ -59,7 +59,8 @@ class Claimer:
     def handed(self, job_id: str) -> None:
         """A job was handed to this worker while it was idle. It counts as idle again when it has claimed."""
         self._handed = job_id
-        asyncio.get_running_loop().call_later(_HANDED_S, self._woken.set)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_later, _HANDED_S, self._woken.set)  # setting a timer takes longer than beginning the job
 
     def slot_freed(self) -> None:
         """A slot became free."""

@@ -89,7 +89,8 @@ class Mailbox:
                 self._on_message(word, rest)
         # What was woken goes first, with Redis and a core for itself: a claim is waited for, the next read is not.
         self._rests = True
-        asyncio.get_running_loop().call_later(_READ_AGAIN_S, self._read_again)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_later, _READ_AGAIN_S, self._read_again)
 
     def _take_job(self, handed: HandedJob) -> None:
         if self._is_late(handed.until_s):
