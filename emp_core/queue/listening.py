@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 import anyio
@@ -44,7 +44,7 @@ class Heard:
     def __exit__(self, *_: object) -> None:
         self._listener.leave(self._name, self)
 
-    async def subscribed(self, *questions: bytes) -> list[Any]:
+    def subscribed(self, *questions: bytes) -> Awaitable[list[Any]]:
         """Wait until Redis has subscribed to the channel.
 
         Args:
@@ -54,7 +54,7 @@ class Heard:
         Returns:
             Redis's answers, as RESP3 has them; no answers while Redis is away: LOST comes as soon as it is back.
         """
-        return await self._listener.ask(self._name, questions)
+        return self._listener.ask(self._name, questions)
 
     def put(self, text: str) -> None:
         """Something came."""

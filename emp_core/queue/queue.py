@@ -131,7 +131,8 @@ class JobQueue:
             PayloadTooLarge, QueueFull, NobodyServes: refused.
             DuplicateJob: the id or the idempotency key belongs to a job with another body.
         """
-        [job] = await self.submit_many([spec], strict=strict)
+        submitter = self._submitter or await self._made_submitter()
+        [job] = await submitter.submit_many((spec,), strict=strict)
         return job
 
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool = False) -> list[Job]:
@@ -143,12 +144,15 @@ class JobQueue:
         Raises:
             The same as `submit`.
         """
+        submitter = self._submitter or await self._made_submitter()
+        return await submitter.submit_many(specs, strict=strict)
+
+    async def _made_submitter(self) -> Submitter:
         calls = self._open.calls
-        if self._submitter is None:
-            # In a thread: the first one imports what plugins are loaded with.
-            preparer = await to_thread.run_sync(self._preparer)
-            self._submitter = Submitter(calls, self.settings, self.get, self.workers, preparer)
-        return await self._submitter.submit_many(specs, strict=strict)
+        # In a thread: the first one imports what plugins are loaded with.
+        preparer = await to_thread.run_sync(self._preparer)
+        self._submitter = Submitter(calls, self.settings, self.get, self.workers, preparer)
+        return self._submitter
 
     def _preparer(self) -> "Preparer | None":
         if not isinstance(self._prepare, bool):
@@ -217,8 +221,11 @@ class JobQueue:
             JobNotFound: there is no such job, or it was forgotten meanwhile.
             TimeoutError: it was not done in time; it goes on.
         """
+        follower = self._open.follower
+        if timeout is None:  # and no scope: after a pause it takes as long as a round trip
+            return await follower.wait(_job_id(job_id))
         with anyio.fail_after(timeout):
-            return await self._open.follower.wait(_job_id(job_id))
+            return await follower.wait(_job_id(job_id))
 
     def events(self, job_id: str) -> AsyncGenerator[JobEvent, None]:
         """What happened to the job from its beginning, then what happens, to its outcome.

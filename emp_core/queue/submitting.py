@@ -38,8 +38,8 @@ up everybody else while it puts them away."""
 _ASK_EVERY_S = 1.0
 _ASKED_MOST = 1000
 
-
 _Batch = Sequence[tuple[JobSpec, str, EncodedSpec]]
+_Call = tuple[Mapping[str, Any], Sequence[str]]
 
 
 class Submitter:
@@ -90,7 +90,7 @@ class Submitter:
         for trip in _trips(encoded):
             some = [trip[start : start + _BATCH] for start in range(0, len(trip), _BATCH)]
             batches += some
-            replies += await self._calls.repeated(partial(self._send_batches, some))
+            replies += await self._calls.repeated(partial(self._send, [_call_of(batch) for batch in some]))
         return await self._submitted_batches(batches, replies)
 
     async def _submitted_batches(self, batches: Sequence[_Batch], replies: Sequence[Any]) -> list[Job]:
@@ -113,15 +113,9 @@ class Submitter:
             await self._warn_of_unserved(unserved, await self._workers())
         return jobs
 
-    async def _send_batches(self, batches: Sequence[_Batch]) -> list[Any]:
-        calls = [
-            ({"count": len(batch)}, [text for entry in batch for text in _submit_rest(*entry)]) for batch in batches
-        ]
-        return await self._script.together(
-            self._calls.client,
-            calls,
-            replicas=self._settings.wait_replicas,
-            limit_ms=self._calls.copies_ms,
+    def _send(self, calls: Sequence[_Call]) -> Awaitable[list[Any]]:
+        return self._script.together(
+            self._calls.client, calls, replicas=self._settings.wait_replicas, limit_ms=self._calls.copies_ms
         )
 
     async def _not_taken(self, code: int, job_id: str) -> Job:
@@ -176,6 +170,13 @@ def _trips(encoded: _Batch) -> Iterator[_Batch]:
         length += len(entry.payload)
     if encoded:
         yield encoded[start:]
+
+
+def _call_of(batch: _Batch) -> _Call:
+    rest: list[str] = []
+    for entry in batch:
+        rest += _submit_rest(*entry)
+    return {"count": len(batch)}, rest
 
 
 def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, str]:

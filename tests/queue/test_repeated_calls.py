@@ -84,13 +84,13 @@ async def test_the_same_submit_takes_the_job_once(queue: JobQueue):
     """The very same call, sent again because its reply was lost."""
     submitter = Submitter(queue._open.calls, queue.settings, queue.get, queue.workers)
     sent: list[object] = []
-    send = submitter._send_batches
+    send = submitter._send
 
-    async def twice(batches):
-        sent.append(await send(batches))
-        return await send(batches)
+    async def twice(calls):
+        sent.append(await send(calls))
+        return await send(calls)
 
-    submitter._send_batches = twice  # type: ignore[method-assign]
+    submitter._send = twice  # type: ignore[method-assign]
     jobs = await submitter.submit_many([JobSpec("echo", {"n": n}) for n in range(3)], strict=False)
     assert len(sent) == 1
     assert [job.payload for job in jobs] == [{"n": 0}, {"n": 1}, {"n": 2}]
