@@ -26,8 +26,9 @@ local BYTES_MOST = 16777216
 
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
-local alive_as, lanes_seen = unpack(redis.call('MGET', mine .. ':heartbeat', lanes_version_key))
-if alive_as ~= session then
+local known = redis.call('MGET', mine .. ':heartbeat', lanes_version_key)
+local lanes_seen = known[2]
+if known[1] ~= session then
   return { 0, '0', -1, 0, {}, '0' }
 end
 
@@ -119,17 +120,9 @@ local function look_at_turns(found)
   return found.rank <= believed
 end
 
--- When the others in a lane have their next turn; false if there are none.
-local function turn_of_others(found)
-  return found.other and redis.call('ZSCORE', turns_of(found.lane), found.other) or false
-end
-
 -- Whether a lane with a penalty is left to a worker that is ready sooner; the bounded wait is counted from when
 -- the job became claimable.
 local function left_to_a_warmer_one(found, id)
-  if found.penalty_us == 0 then
-    return false
-  end
   local warmer = redis.call('ZRANGE', prefix .. 'lane:' .. found.lane .. ':workers', 0, 3, 'WITHSCORES')
   local better = false
   for i = 1, #warmer, 2 do
@@ -152,19 +145,22 @@ local function left_to_a_warmer_one(found, id)
   return true
 end
 
--- How many more jobs of the customer may run; parks its turn when none.
-local function room_for(found)
-  local cap, customer = tonumber(customer_cap), found.customer
-  if cap == 0 or customer == '' then
-    return limit
+-- How many more jobs of the customer may run; parks its turn when none. There is no such function without a cap.
+local room_for
+if customer_cap ~= '0' then
+  room_for = function(found)
+    local cap, customer = tonumber(customer_cap), found.customer
+    if customer == '' then
+      return limit
+    end
+    local running = (redis.call('HGET', customers_active_key, customer) or 0) + (begun_by_customer[customer] or 0)
+    if running >= cap then
+      redis.call('HSET', prefix .. 'parked:' .. customer, found.lane, found.turn)
+      drop_turn(found.lane, customer)
+      heads[found.lane] = found.other and redis.call('ZSCORE', turns_of(found.lane), found.other) or false
+    end
+    return cap - running
   end
-  local running = (redis.call('HGET', customers_active_key, customer) or 0) + (begun_by_customer[customer] or 0)
-  if running >= cap then
-    redis.call('HSET', prefix .. 'parked:' .. customer, found.lane, found.turn)
-    drop_turn(found.lane, customer)
-    heads[found.lane] = turn_of_others(found)
-  end
-  return cap - running
 end
 
 -- The customer's next turn, by the job that is first in its line now; nil if there is none.
@@ -184,7 +180,7 @@ end
 
 -- Takes up to `most` jobs whose rank does not pass `better`, of the customer whose turn it is.
 local function take_from(found, better, most)
-  local room = math.min(most, room_for(found))
+  local room = room_for and math.min(most, room_for(found)) or most
   if room <= 0 then
     look_at_turns(found)
     return
@@ -196,8 +192,8 @@ local function take_from(found, better, most)
   end
   -- One more than can be taken: who comes next decides the customer's next turn.
   local line = line_of(lane, customer)
-  local ids = redis.call('ZRANGE', line, '0', room)
-  if ids[1] and left_to_a_warmer_one(found, ids[1]) then
+  local ids = redis.call('ZRANGE', line, '0', room == 1 and '1' or room)
+  if found.penalty_us > 0 and ids[1] and left_to_a_warmer_one(found, ids[1]) then
     found.shut = true
     refusals = refusals + 1
     return
@@ -214,14 +210,15 @@ local function take_from(found, better, most)
     end
   end
   if taken > 0 then
-    redis.call('ZREMRANGEBYRANK', line, '0', taken - 1)
+    -- Numbers are dear to pass.
+    redis.call('ZREMRANGEBYRANK', line, '0', taken == 1 and '0' or taken - 1)
   end
   if found.penalty_us > 0 then
     cold_taken = true
     found.shut = true
   end
   local turn = next_turn(ids[taken + 1], line, alone)
-  local others = turn_of_others(found)
+  local others = found.other and redis.call('ZSCORE', turns_of(lane), found.other) or false
   if turn then
     redis.call('ZADD', turns_of(lane), turn, customer)
     heads[lane] = (others and tonumber(others) < tonumber(turn)) and others or turn
