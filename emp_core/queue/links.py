@@ -226,7 +226,7 @@ class Links:
     def __init__(self, make: Callable[[], QuickSending], reply_s: float, most: int) -> None:
         self._make = make
         self._reply_s = reply_s
-        self._room = asyncio.Semaphore(most)
+        self._room = anyio.Semaphore(most)
         self._kept: set[_Link] = set()
         self._idle: list[_Link] = []
         self._closed = False
@@ -243,7 +243,11 @@ class Links:
         Raises:
             redis.exceptions.ConnectionError, TimeoutError: Redis is away; the commands may have been carried out.
         """
-        async with self._room:
+        try:
+            self._room.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._room.acquire()
+        try:
             link = await self._open()
             try:
                 return await link.ask(commands, count, patience_s)
@@ -256,6 +260,8 @@ class Links:
                 else:
                     self._kept.discard(link)
                     link.drop()
+        finally:
+            self._room.release()
 
     async def _open(self) -> _Link:
         while self._idle:
