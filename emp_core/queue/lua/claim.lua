@@ -58,17 +58,16 @@ for group = 1, tonumber(groups) do
 end
 
 -- A job that was handed to it takes a slot, whether it has heard of it yet or not.
-local handed_service, handed_id = string.match(last[2] or '', '^(%S+) (%S+)$')
-local unheard = handed_id and handed_id ~= handed
-if handed_id then
-  redis.call('HDEL', mine .. ':claim', 'handed')
-end
-if unheard then
-  local group = group_of[handed_service]
-  if group and free[group] > 0 then
+local unheard = false
+if last[2] then
+  local service, id = string.match(last[2], '^(%S+) (%S+)$')
+  local group = group_of[service]
+  unheard = id ~= handed
+  if unheard and group and free[group] > 0 then
     free[group] = free[group] - 1
     slots = slots - 1
   end
+  redis.call('HDEL', mine .. ':claim', 'handed')
 end
 
 -- What this worker may take at most, so that the idle ones get their share.
@@ -85,7 +84,10 @@ if redis.call('ZCARD', woken_key) > 0 then
   redis.call('ZREM', woken_key, worker)
   others = others + redis.call('ZCARD', woken_key)
 end
-local limit = math.min(slots, MOST, math.max(1, math.ceil(waiting_jobs / (others + 1))))
+local limit = math.min(slots, MOST)
+if limit > 1 then
+  limit = math.min(limit, math.max(1, math.ceil(waiting_jobs / (others + 1))))
+end
 
 local cold_taken, refusals, come_back_us = false, 0, unheard and WOKEN_US or -1
 -- Lane → its first turn from now on; false: it has none.

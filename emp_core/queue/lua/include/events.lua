@@ -31,7 +31,7 @@ end
 -- the event does.
 local function write_events()
   for from = 1, #emitted, STREAM_CHUNK do
-    local chunk = table.concat(emitted, ',', from, math.min(from + STREAM_CHUNK - 1, #emitted))
+    local chunk = #emitted == 1 and emitted[1] or table.concat(emitted, ',', from, math.min(from + STREAM_CHUNK - 1, #emitted))
     redis.call('XADD', events_key, 'MAXLEN', '~', events_max, '*', 'events', '[' .. chunk .. ']')
   end
 end
