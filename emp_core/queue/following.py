@@ -21,8 +21,6 @@ __all__ = ["Follower"]
 _REREAD_S = 5.0
 _FINAL = frozenset(state.value for state in JobState if state.is_final)
 _UNFINISHED = frozenset(state.value for state in JobState) - _FINAL
-_KEPT_MOST = 2**14
-"""Characters of a payload that is kept by who waits for the job; a longer one is read again with the outcome."""
 _UNKEPT = ("progress", "text")
 
 
@@ -48,15 +46,15 @@ class Follower:
         with self._listener.subscribed(self._keys.done_channel(job_id)) as heard:
             questions = self._reader.questions(job_id)
             fields, payload = await heard.subscribed(*questions) or await self._reader.read(job_id)
-            large = len(payload or "") > _KEPT_MOST
-            # Where there is no such job, decoding says so.
-            while fields.get("status") in _UNFINISHED:
-                if large:
-                    payload = None  # there may be thousands who wait
-                fields = _told(await heard.last(_REREAD_S)) or await self._reader.fields(job_id)
-                if large and fields.get("status") not in _UNFINISHED:
-                    fields, payload = await self._reader.read(job_id)
-            return self._reader.decoded(job_id, fields, payload)
+            while True:
+                while fields.get("status") in _UNFINISHED:
+                    fields = _told(await heard.last(_REREAD_S)) or await self._reader.fields(job_id)
+                if payload is not None:
+                    return self._reader.decoded(job_id, fields, payload)
+                # It is large; or there is no such job, and reading it says so.
+                if (job := await self._reader.get(job_id)).status.is_final:
+                    return job
+                fields = await self._reader.fields(job_id)
 
     async def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job. Raises JobNotFound: there is no such job."""

@@ -13,6 +13,9 @@ from emp_core.queue.sending import packed
 __all__ = ["JobReader"]
 
 _PAGE = 100
+_SMALL = "return redis.call('STRLEN', KEYS[1]) <= 16384 and redis.call('GET', KEYS[1]) or nil"
+"""For a connection that is subscribed: Redis closes one to which more is sent than it takes at once. Short, because it is sent as
+it is: a script that Redis had forgotten would be refused there."""
 
 
 class JobReader:
@@ -34,18 +37,19 @@ class JobReader:
         return self.decoded(job_id, *await self.read(job_id))
 
     def questions(self, job_id: str) -> tuple[bytes, bytes]:
-        """The commands, packed, for a job's hash and for its payload."""
-        return packed("HGETALL", self._keys.job(job_id)), packed("GET", self._keys.payload(job_id))
+        """The commands, packed, for a job's hash and for its payload, which is None where it is large."""
+        return packed("HGETALL", self._keys.job(job_id)), packed("EVAL", _SMALL, 1, self._keys.payload(job_id))
 
     async def read(self, job_id: str) -> tuple[Mapping[str, str], str | None]:
         """A job's hash, empty where there is no such job, and its payload."""
-        questions = self.questions(job_id)
-        flat, payload = await self._calls.repeated(lambda: self._calls.client.calls(questions))
+        commands = packed("HGETALL", self._keys.job(job_id)), packed("GET", self._keys.payload(job_id))
+        flat, payload = await self._calls.repeated(lambda: self._calls.client.calls(commands))
         return _paired(flat), payload
 
     async def fields(self, job_id: str) -> Mapping[str, str]:
         """A job's hash; empty: there is no such job."""
-        [flat] = await self._calls.repeated(lambda: self._calls.client.calls(self.questions(job_id)[:1]))
+        command = packed("HGETALL", self._keys.job(job_id))
+        [flat] = await self._calls.repeated(lambda: self._calls.client.calls([command]))
         return _paired(flat)
 
     def decoded(self, job_id: str, fields: Mapping[str, str], payload: str | None = None) -> Job:
