@@ -9,6 +9,8 @@ CAP = 2
 MAX_CRASHES = 2
 Place = tuple[str, str]
 """A lane and a customer; "" is nobody."""
+Lease = tuple[str, str]
+"""A job and a token."""
 
 
 @define
@@ -26,6 +28,7 @@ class ModelJob:
     attempt: int = 0
     crashes: int = 0
     token: str = ""
+    worker: str = ""
     cancel: bool = False
     lease_ended: bool = False
     late: bool = False
@@ -42,12 +45,36 @@ class ModelJob:
 
 
 @define
+class ModelWorker:
+    """A worker, and what it said when it claimed last.
+
+    Attributes:
+        takes: whether a job may be handed to it while it is idle.
+        unheard: a job that was handed to it; "" once a claim knew of it, or nobody waits for its word any more.
+        heard: the last job of which it heard.
+    """
+
+    name: str
+    lanes: frozenset[str]
+    token: str = ""
+    takes: bool = False
+    unheard: str = ""
+    heard: str = ""
+
+
+@define
 class QueueModel:
-    """Jobs, lines and turns."""
+    """Jobs, lines and turns.
+
+    Attributes:
+        handed: jobs that were handed over and not acknowledged, by id, with the token of each; whether the time for it is over.
+    """
 
     jobs: dict[str, ModelJob] = field(factory=dict)
     turns: dict[Place, int] = field(factory=dict)
     parked: dict[Place, int] = field(factory=dict)
+    workers: dict[str, ModelWorker] = field(factory=dict)
+    handed: dict[Lease, bool] = field(factory=dict)
 
     # -- what is the case ----------------------------------------------------------------------------------------
 
@@ -77,9 +104,39 @@ class QueueModel:
         if job.status == "pending":
             self._enter(job)
 
-    def claim(self, lanes: Iterable[str], limit: int, now: int, token: str) -> list[str]:
-        """Jobs for a worker that serves these lanes: the customer whose turn it is, in the lane whose turn is first."""
-        served, taken = set(lanes), 0
+    def taker(self, lane: str, customer: str, idle: Iterable[str]) -> ModelWorker | None:
+        """The worker that a new job is handed to, given those that are idle, the first one first; None: it has to wait."""
+        worker = next((self.workers[name] for name in idle if lane in self.workers[name].lanes), None)
+        if worker is None or not worker.takes or any(other in worker.lanes for other, _ in self.turns):
+            return None
+        return None if customer and self.active()[customer] >= CAP else worker
+
+    def hand_over(self, job: ModelJob, worker: ModelWorker) -> Lease:
+        """A new job begins with a worker that did not claim it; gives its lease."""
+        assert not worker.unheard
+        self.jobs[job.id] = job
+        job.status, job.token, job.attempt, job.worker = "active", f"{worker.token}.handed", 1, worker.name
+        worker.unheard = job.id
+        self.handed[job.id, job.token] = False
+        return job.id, job.token
+
+    def slots(self, worker: ModelWorker, slots: int, heard: str) -> int:
+        """How many jobs it may have at most, when it claims with so many free slots and says which job it heard of last."""
+        return slots - (worker.unheard not in ("", heard))
+
+    def claims(self, worker: ModelWorker, token: str, heard: str, *, takes: bool) -> None:
+        """It claimed, and told that."""
+        if worker.unheard == heard or not any(job_id == worker.unheard for job_id, _ in self.handed):
+            worker.unheard = ""
+        worker.token, worker.takes = token, takes and not worker.unheard
+
+    def acknowledge(self, lease: Lease) -> bool:
+        """A worker says that it has a job; gives whether that came in time."""
+        return self.handed.pop(lease, None) is not None
+
+    def claim(self, worker: ModelWorker, limit: int, now: int, token: str) -> list[str]:
+        """Jobs for a worker: the customer whose turn it is, in the lane whose turn is first."""
+        served, taken = worker.lanes, 0
         ids: list[str] = []
         while taken < limit:
             mine = [(turn, lane, customer) for (lane, customer), turn in self.turns.items() if lane in served]
@@ -95,7 +152,7 @@ class QueueModel:
             taken += 1
             ids.append(job.id)
             job.status, job.token, job.attempt = "active", token, job.attempt + 1
-            job.lease_ended = False
+            job.worker, job.lease_ended = worker.name, False
             if not rest:
                 del self.turns[place]
             elif alone:
@@ -135,6 +192,8 @@ class QueueModel:
 
     def sweep(self) -> None:
         """What is due happens."""
+        for lease in [lease for lease, is_over in self.handed.items() if is_over]:
+            self._take_back(lease)
         for job in self.in_state("active"):
             if job.lease_ended:
                 self._rescue(job)
@@ -153,8 +212,15 @@ class QueueModel:
         job.lane = lane
         job.attempt = job.crashes = 0
         job.token, job.cancel, job.has_deadline, job.late, job.lease_ended = "", False, False, False, False
+        job.worker = ""
         job.revived += 1
         self._put_back(job, delayed=False)
+
+    def retire(self, worker: ModelWorker) -> None:
+        """A worker ended. It did not hear what it was told last."""
+        worker.token, worker.takes, worker.unheard, worker.heard = "", False, "", ""
+        for lease in [lease for lease in self.handed if self.jobs[lease[0]].worker == worker.name]:
+            self._take_back(lease)
 
     def prioritize(self, job: ModelJob, arrival: int) -> None:
         """Its priority, and so its arrival, was changed."""
@@ -199,6 +265,18 @@ class QueueModel:
         job.status = "scheduled" if delayed else "pending"
         if not delayed:
             self._enter(job)
+
+    def _take_back(self, lease: Lease) -> None:
+        del self.handed[lease]
+        job = self.jobs[lease[0]]
+        if job.status != "active" or job.token != lease[1]:
+            return
+        job.token, job.attempt = "", 0
+        self._leave_active(job)
+        if job.cancel:
+            job.status = "cancelled"
+        else:
+            self._put_back(job, delayed=False)
 
     def _rescue(self, job: ModelJob) -> None:
         job.crashes += 1

@@ -189,11 +189,25 @@ async def test_a_claim_that_crossed_a_job_handed_over_takes_none_for_its_slot(qu
     assert [one.job.id for one in (await hand.wait_for_jobs(1, heard="a")).jobs] == ["b"]
 
 
-async def test_it_counts_once(queue: JobQueue, hands: Hands):
+async def test_it_counts_until_it_is_known_to_be_heard_or_lost(queue: JobQueue, hands: Hands):
+    """Messages may come late: a worker that claims twice before it hears of its job has a slot less both times."""
     hand = await waiting(hands, slots=3)
-    await put(queue, "a", "b", "c")
+    await put(queue, "a", "b", "c", "d")
     assert [one.job.id for one in (await hand.wait_for_jobs(2)).jobs] == ["b"]
+    assert (await hand.wait_for_jobs(1)).jobs == ()
+    assert await hand.acknowledge(await handed_to(hand))
+    assert (await hand.wait_for_jobs(1)).jobs == ()  # on its way since before that
     assert [one.job.id for one in (await hand.wait_for_jobs(1)).jobs] == ["c"]
+
+
+async def test_no_other_job_is_handed_to_a_worker_that_has_not_heard_of_the_last_one(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, slots=3)
+    await put(queue, "a")
+    assert (await hand.wait_for_jobs(3)).jobs == ()
+    assert await hand.is_idle()
+    await put(queue, "b")
+    assert [one.claimed.job.id for one in await hand.handed()] == ["a"]
+    assert await state(queue, "b") is JobState.PENDING
 
 
 # -- when it does not arrive -----------------------------------------------------------------------------------------

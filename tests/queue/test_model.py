@@ -35,7 +35,7 @@ from emp_core.queue.queue import JobQueue
 from emp_core.testing.leaks import disowned, take_snapshot
 from emp_core.testing.workers import fast_settings
 
-from .queue_model import CAP, MAX_CRASHES, ModelJob, QueueModel
+from .queue_model import CAP, MAX_CRASHES, ModelJob, ModelWorker, QueueModel
 
 EXAMPLES = int(os.environ.get("EMP_MODEL_EXAMPLES", "30"))
 """More of them find more; the default is for every run of the tests."""
@@ -95,15 +95,25 @@ class QueueMachine(RuleBasedStateMachine):
     def key(self, name: str) -> str:
         return self.queue.keys.fixed(name)
 
+    def idle(self) -> list[str]:
+        found: Any = self.client.zrange(self.key("idle"), 0, -1)
+        return list(found)
+
     @initialize()
-    def register(self) -> None:
-        for name, consumer in self.consumers.items():
-            code, _, _ = self.call(consumer.set_lanes, dict.fromkeys(SERVED[name], 0.0), [], reset=True)
-            assert code == 1
+    def register_all(self) -> None:
+        for name in SERVED:
+            self.register(name)
+            self.claim(name, 3, takes=True, hears=True, again=False)
+
+    def register(self, name: str) -> None:
+        code, _, _ = self.call(self.consumers[name].set_lanes, dict.fromkeys(SERVED[name], 0.0), [], reset=True)
+        assert code == 1
+        self.model.workers[name] = ModelWorker(name, frozenset(SERVED[name]))
 
     # -- what happens --------------------------------------------------------------------------------------------
 
     @rule(
+        target=held,
         lane=st.sampled_from(["one", *LANES]),
         customer=st.sampled_from(["a", "a", "a", None, "b:c"]),
         priority=st.sampled_from([50, 50, 0, 100]),
@@ -114,8 +124,9 @@ class QueueMachine(RuleBasedStateMachine):
     )
     def submit(
         self, lane: str, customer: str | None, priority: int, later: bool, deadline: bool, max_attempts: int, count: int
-    ) -> None:
+    ) -> Any:
         self.script = "submit"
+        leases = []
         for _ in range(count):
             self.numbers += 1
             job_id = f"j{self.numbers:03}"
@@ -128,41 +139,53 @@ class QueueMachine(RuleBasedStateMachine):
                 deadline_at=datetime.now(UTC) + 2 * HOUR if deadline else None,
                 max_attempts=max_attempts,
             )
+            idle = self.idle()
             self.call(self.queue.submit, spec)
             told = self.client.hgetall(self.queue.keys.job(job_id))
             came = max(int(told["created_at"]), int(told.get("start_at", 0)))
             assert int(told["arrival"]) == came - priority * round(self.settings.priority_step_s * SECOND_US)
-            self.model.add(
-                ModelJob(
-                    job_id,
-                    lane,
-                    customer or "",
-                    int(told["arrival"]),
-                    came,
-                    "scheduled" if later else "pending",
-                    max_attempts,
-                    deadline,
-                )
-            )
+            state = "scheduled" if later else "pending"
+            job = ModelJob(job_id, lane, customer or "", int(told["arrival"]), came, state, max_attempts, deadline)
+            taker = None if later else self.model.taker(lane, job.customer, idle)
+            if taker is None:
+                self.model.add(job)
+            else:
+                assert told["worker_id"] == taker.name
+                leases.append(self.model.hand_over(job, taker))
+        return multiple(*leases)
 
-    @rule(target=held, worker=st.sampled_from(list(SERVED)), slots=st.sampled_from([5, 3, 1]), again=st.booleans())
-    def claim(self, worker: str, slots: int, again: bool) -> Any:
+    @rule(
+        target=held,
+        worker=st.sampled_from(list(SERVED)),
+        slots=st.sampled_from([5, 3, 1]),
+        takes=st.sampled_from([True, True, False]),
+        hears=st.booleans(),
+        again=st.booleans(),
+    )
+    def claim(self, worker: str, slots: int, takes: bool, hears: bool, again: bool) -> Any:
         self.script = "claim"
+        model = self.model.workers[worker]
+        if takes and hears and model.unheard:
+            model.heard = model.unheard
         # Workers that were woken count as idle for a moment: how long this machine took must not decide.
         self.client.delete(self.key("woken"))
-        idle = set(self.client.zrange(self.key("idle"), 0, -1)) - {worker}
-        limit = min(slots, max(1, math.ceil(len(self.model.in_state("pending")) / (len(idle) + 1))))
+        idle = set(self.idle()) - {worker}
+        heard = model.heard if takes else None
+        room = self.model.slots(model, slots, heard or "")
+        limit = min(room, max(1, math.ceil(len(self.model.in_state("pending")) / (len(idle) + 1))))
         token = secrets.token_hex(4)
         groups = [(slots, ("one", "two"))]
-        claim = self.call(self.consumers[worker].claim, token, groups, "m")
+        claim = self.call(self.consumers[worker].claim, token, groups, "m", handed=heard)
         assert claim.registered
         ids = [claimed.job.id for claimed in claim.jobs]
         now = int(self.client.hgetall(self.queue.keys.job(ids[0]))["started_at"]) if ids else 0
-        assert ids == self.model.claim(SERVED[worker], limit, now, token)
+        self.model.claims(model, token, heard or "", takes=takes)
+        assert ids == self.model.claim(model, limit, now, token)
+        assert (worker in self.idle()) == (len(ids) < room)
         assert claim.left == len(self.model.in_state("pending"))
         assert [one.job.attempt for one in claim.jobs] == [self.model.jobs[one].attempt for one in ids]
         if again:
-            assert self.call(self.consumers[worker].claim, token, groups, "m").jobs == claim.jobs
+            assert self.call(self.consumers[worker].claim, token, groups, "m", handed=heard).jobs == claim.jobs
         return multiple(*((job_id, token) for job_id in ids))
 
     @rule(
@@ -195,6 +218,29 @@ class QueueMachine(RuleBasedStateMachine):
         assert renewal.lost == (set() if holds else {job_id})
         assert renewal.cancelled == ({job_id} if holds and job.cancel else set())
         job.lease_ended = job.lease_ended and not holds
+
+    @precondition(lambda self: self.model.handed)
+    @rule(data=st.data(), again=st.booleans())
+    def acknowledge(self, data: st.DataObject, again: bool) -> None:
+        lease = data.draw(st.sampled_from(list(self.model.handed)))
+        for _ in range(1 + again):
+            assert self.client.zrem(self.key("handed"), " ".join(lease)) == self.model.acknowledge(lease)
+
+    @precondition(lambda self: self.model.handed)
+    @rule(data=st.data(), sweep=st.booleans())
+    def lapse(self, data: st.DataObject, sweep: bool) -> None:
+        lease = data.draw(st.sampled_from(list(self.model.handed)))
+        self.client.zadd(self.key("handed"), {" ".join(lease): 1}, xx=True)
+        self.model.handed[lease] = True
+        if sweep:
+            self.sweep("first")
+
+    @rule(worker=st.sampled_from(list(SERVED)))
+    def end_and_begin_again(self, worker: str) -> None:
+        self.script = "retire"
+        self.call(self.consumers[worker].retire)
+        self.model.retire(self.model.workers[worker])
+        self.register(worker)
 
     @precondition(lambda self: self.model.in_state("active"))
     @rule(data=st.data(), sweep=st.booleans())
@@ -286,6 +332,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.lines_of(found) == self.model.lines()
         assert self.turns_of(found) == self.model.turns
         assert self.parked_of(found) == self.model.parked
+        assert found.scores("workers:handed").keys() == {" ".join(lease) for lease in self.model.handed}
+        assert {name: int(count) for name, count in found.hash("customers:active").items()} == {
+            name: count for name, count in self.model.active().items() if name
+        }
 
     def has_moved_by_the_table(self, job_id: str, status: str) -> None:
         before, self.seen[job_id] = self.seen.get(job_id), status

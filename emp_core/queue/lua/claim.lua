@@ -2,7 +2,7 @@
 --- The same token again gives the same jobs. A worker that ends with free slots stands in workers:idle.
 --- transitions: pending>active
 --- include: clock events inbox lines served_lanes admitted claimed
---- keys: pending heads waiting active idle workers lanes_version customers_active
+--- keys: pending heads waiting active idle workers handed lanes_version customers_active
 --- argv: prefix events_max worker session lease_us customer_cap allow deny machine token terms handed groups
 --- rest: per group of slots: free slots, number of services, then their names (a lane's name begins with its service)
 --- returns: {code, lanes version, µs after which to come back or -1, jobs that are left, jobs: [[id, names and values of the hash, payload, attempt if the hash is as it was before it]], now}
@@ -57,17 +57,22 @@ for group = 1, tonumber(groups) do
   at = at + 2 + services
 end
 
--- A job that was handed to it takes a slot, whether it has heard of it yet or not.
+-- A job that was handed to it takes a slot, whether it has heard of it yet or not. One of which it may hear yet is the last
+-- one: it is handed no other meanwhile.
 local unheard = false
 if last[2] then
-  local service, id = string.match(last[2], '^(%S+) (%S+)$')
+  local service, entry, id = string.match(last[2], '^(%S+) ((%S+) .+)$')
   local group = group_of[service]
   unheard = id ~= handed
   if unheard and group and free[group] > 0 then
     free[group] = free[group] - 1
     slots = slots - 1
   end
-  redis.call('HDEL', mine .. ':claim', 'handed')
+  if unheard and redis.call('ZSCORE', handed_key, entry) then
+    terms = ''
+  else
+    redis.call('HDEL', mine .. ':claim', 'handed')
+  end
 end
 
 -- What this worker may take at most, so that the idle ones get their share.

@@ -57,7 +57,8 @@ local function hand_over(taker, id, lane, customer, fields, payload, now)
   redis.call('HSET', prefix .. 'jobs:' .. id, 'token', taker.token, unpack(fields))
   redis.call('ZADD', active_key, us(now + taker.lease_us), id)
   local taken_until = us(now + taker.lease_us * TAKING_SHARE)
-  redis.call('ZADD', handed_key, taken_until, id .. ' ' .. taker.token)
+  local entry = id .. ' ' .. taker.token
+  redis.call('ZADD', handed_key, taken_until, entry)
   -- Jobs of nobody have no cap.
   if customer ~= '' then
     redis.call('HINCRBY', customers_active_key, customer, 1)
@@ -65,6 +66,6 @@ local function hand_over(taker, id, lane, customer, fields, payload, now)
   emit(id, 'claimed', now, ',"status":"active","worker":' .. cjson.encode(taker.worker) .. ',"machine":'
     .. cjson.encode(taker.machine) .. ',"attempt":1,"waited_us":0')
   -- A claim that is on its way does not know of it yet.
-  redis.call('HSET', prefix .. 'worker:' .. taker.worker .. ':claim', 'handed', string.match(lane, '^[^@]+') .. ' ' .. id)
+  redis.call('HSET', prefix .. 'worker:' .. taker.worker .. ':claim', 'handed', string.match(lane, '^[^@]+') .. ' ' .. entry)
   call_on(taker.worker, 'job ' .. cjson.encode({ id, taker.token, taken_until, payload, fields }), now)
 end
