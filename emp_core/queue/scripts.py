@@ -3,7 +3,7 @@
 The lines of a header begin with ``---``. The first says what the script does; then ``transitions:`` (``from>to``),
 ``include:`` (files of ``lua/include``), ``keys:`` (names from `FIXED_KEYS`, which the body has as ``NAME_key``), ``argv:``
 (arguments, which the body has under their names), ``rest:`` (what follows them; the body has the index of the first one
-as ``rest``), ``returns:`` and ``codes:``. Keys and arguments of what is included come along.
+as ``rest``), ``returns:`` and ``codes:``. Arguments of what is included come along, and those keys of it that are used.
 """
 
 import hashlib
@@ -162,12 +162,14 @@ def load_script(name: str) -> Script:
     headers = [header, *(one for one, _ in included)]
     argv = _union(one.words("argv") for one in headers)
     code = _without_unused("\n".join([*(text for _, text in included), body]))
-    keys = tuple(key for key in _union(one.words("keys") for one in headers) if re.search(rf"\b{key}_key\b", code))
-    if unknown := [key for key in keys if key not in FIXED_KEYS]:
+    declared = _union(one.words("keys") for one in headers)
+    if unknown := [key for key in declared if key not in FIXED_KEYS]:
         raise ValueError(f"{name}.lua: unknown keys {', '.join(unknown)}")
+    keys = tuple(key for key in declared if re.search(rf"\b{key}_key\b", code))
     for i, key in enumerate(keys, 1):
         # Where they are used: a local that functions share costs more, in every call, than a few looks into a table.
         code = re.sub(rf"\b{key}_key\b", f"KEYS[{i}]", code)
+    # So are numbers that have a name.
     for constant in _CONSTANT.finditer(code):
         code = re.sub(rf"\b{constant[1]}\b", constant[2], code.replace(constant[0], ""))
     prelude = [f"local {', '.join(argv)} = unpack(ARGV, 1, {len(argv)})", f"local rest = {len(argv) + 1}"]
