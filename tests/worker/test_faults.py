@@ -1,12 +1,9 @@
 """Processes are killed and stopped, Redis is killed and comes back: every job ends once."""
 
-import contextlib
-import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -22,6 +19,7 @@ from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.server_binary import find_server
+from emp_core.testing.processes import worker_process
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
 
@@ -30,41 +28,10 @@ from .waiting import names_of_events, until_event
 LEASE_S = 0.5
 FINAL = ("completed", "failed", "cancelled")
 
-WORKER = """
-import anyio
-from emp_core.worker.worker import Worker
 
-async def main():
-    async with Worker.from_env() as worker:
-        await worker.run()
-
-anyio.run(main)
-"""
-
-
-@contextlib.asynccontextmanager
-async def worker_process(settings: Settings, name: str) -> AsyncIterator[Process]:
-    """A worker of ``echo`` in a process of its own."""
-    environ = {
-        **os.environ,
-        "HUB_REDIS_URL": settings.redis_url or "",
-        "EMP_NAMESPACE": settings.namespace,
-        "EMP_DATA_DIR": str(settings.data_dir),
-        "EMP_LEASE_S": str(LEASE_S),
-        "EMP_GRACE_S": "0",
-        "MACHINE_ID": "test",
-        "WORKER_ID": name,
-        "WORKERS": "echo",
-        "PYTHONUNBUFFERED": "1",
-    }
-    async with await anyio.open_process(
-        [sys.executable, "-c", WORKER], env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+def fast(queue: JobQueue) -> Settings:
+    """Leases that end soon."""
+    return evolve(queue.settings, lease_s=LEASE_S, grace_s=0.0)
 
 
 async def line_with(process: Process, *texts: str) -> None:
@@ -89,7 +56,7 @@ async def test_another_worker_finishes_the_job_of_one_that_was_killed(
 ):
     keeper = steered_binding(Steering(), "something-else")
     await start_worker(keeper, lease_s=LEASE_S)
-    async with worker_process(queue.settings, "victim") as victim:
+    async with worker_process(fast(queue), "echo", "victim") as victim:
         job = await queue.submit(JobSpec("echo", {"$echo": {"seconds": 600}}))
         claimed = await until_event(queue, job.id, "claimed")
         assert claimed.data["worker"] == "victim@test"
@@ -107,7 +74,7 @@ async def test_what_a_worker_that_was_stopped_for_too_long_brings_is_refused(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ):
     await start_worker(steered_binding(Steering(), "something-else"), lease_s=LEASE_S)
-    async with worker_process(queue.settings, "zombie") as zombie:
+    async with worker_process(fast(queue), "echo", "zombie") as zombie:
         job = await queue.submit(JobSpec("echo", {"$echo": {"seconds": 1}}))
         await until_event(queue, job.id, "claimed")
         zombie.send_signal(signal.SIGSTOP)

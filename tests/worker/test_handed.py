@@ -6,14 +6,15 @@ import signal
 
 import anyio
 import pytest
+from attrs import evolve
 
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
+from emp_core.testing.processes import worker_process
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import RunningWorker, WorkerStarter
 
-from .test_faults import worker_process
 from .waiting import names_of_events, until
 
 
@@ -94,14 +95,15 @@ async def test_a_job_that_was_given_to_others_meanwhile_is_stopped(
 
 
 async def test_a_job_handed_to_a_worker_that_stands_still_runs_elsewhere_and_only_there(queue: JobQueue):
-    async with worker_process(queue.settings, "first") as first:
+    settings = evolve(queue.settings, lease_s=0.5, grace_s=0.0)
+    async with worker_process(settings, "echo", "first") as first:
         warm = await queue.submit(JobSpec("echo"))
         await queue.wait(warm.id, timeout=10)
         await until(lambda: takes_jobs(queue, "first@test"))
         os.kill(first.pid, signal.SIGSTOP)
         job = await queue.submit(JobSpec("echo", {"n": 2}))
         assert (await queue.get(job.id)).worker_id == "first@test"
-        async with worker_process(queue.settings, "second"):
+        async with worker_process(settings, "echo", "second"):
             done = await queue.wait(job.id, timeout=20)
             assert (done.worker_id, done.attempt, done.crashes) == ("second@test", 1, 0)
             os.kill(first.pid, signal.SIGCONT)

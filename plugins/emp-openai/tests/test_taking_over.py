@@ -1,22 +1,19 @@
 """A response in the background outlives its worker: the next attempt takes it over, and nothing is begun twice."""
 
-import contextlib
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
 import pytest
 from anyio.abc import Process
+from attrs import evolve
 from emp_openai.testing import FakeOpenAI, Faults
 
-from emp_core.config import Settings
 from emp_core.errors import ConnectionLost, JobFailed, NotRepeated
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
+from emp_core.testing.processes import worker_process
 from emp_core.testing.time_lapse import TimeLapse
 from emp_core.testing.workers import WorkerStarter
 
@@ -26,41 +23,11 @@ LEASE_S = 2.0
 COUNT = {"model": "fake", "input": "count"}
 RESPONSE = JobSpec("openai_responses", COUNT)
 SAID = " one two three four five six seven eight nine ten"
-WORKER = """
-import anyio
-from emp_core.worker.worker import Worker
-
-async def main():
-    async with Worker.from_env() as worker:
-        await worker.run()
-
-anyio.run(main)
-"""
 
 
-@contextlib.asynccontextmanager
-async def worker_process(settings: Settings, name: str, server: FakeOpenAI) -> AsyncIterator[Process]:
+def worker_of(queue: JobQueue, name: str, server: FakeOpenAI) -> AbstractAsyncContextManager[Process]:
     """A worker in a process of its own."""
-    environ = {
-        **os.environ,
-        **environ_of(server),
-        "HUB_REDIS_URL": settings.redis_url or "",
-        "EMP_NAMESPACE": settings.namespace,
-        "EMP_DATA_DIR": str(settings.data_dir),
-        "EMP_LEASE_S": str(LEASE_S),
-        "MACHINE_ID": "test",
-        "WORKER_ID": name,
-        "WORKERS": "openai",
-        "PYTHONUNBUFFERED": "1",
-    }
-    async with await anyio.open_process(
-        [sys.executable, "-c", WORKER], env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+    return worker_process(evolve(queue.settings, lease_s=LEASE_S), "openai", name, environ_of(server))
 
 
 async def until_text(queue: JobQueue, job_id: str) -> None:
@@ -74,12 +41,12 @@ async def until_text(queue: JobQueue, job_id: str) -> None:
 
 async def test_a_killed_workers_response_is_taken_over_by_another_worker(queue: JobQueue) -> None:
     gate = Gate(3)
-    async with FakeOpenAI(pause=gate) as server, worker_process(queue.settings, "victim", server) as victim:
+    async with FakeOpenAI(pause=gate) as server, worker_of(queue, "victim", server) as victim:
         job = await queue.submit(RESPONSE)
         await until_text(queue, job.id)
         [run] = server.responses
         victim.kill()
-        async with worker_process(queue.settings, "heir", server):
+        async with worker_of(queue, "heir", server):
             await server.until(lambda: server.followed == [run], 30)
             gate.open()
             done = await queue.wait(job.id, timeout=30)
@@ -92,7 +59,7 @@ async def test_a_killed_workers_response_is_taken_over_by_another_worker(queue: 
 
 
 async def test_a_killed_workers_chat_is_not_sent_again(queue: JobQueue, start_worker: WorkerStarter) -> None:
-    async with FakeOpenAI(pause=Gate(4)) as server, worker_process(queue.settings, "victim", server) as victim:
+    async with FakeOpenAI(pause=Gate(4)) as server, worker_of(queue, "victim", server) as victim:
         job = await queue.submit(JobSpec("openai_text", chat("count")))
         await until_text(queue, job.id)
         victim.kill()
