@@ -99,7 +99,9 @@ class Leases:
         return len(self._held)
 
     def hold(self, claimed: ClaimedJob) -> Held:
-        """Take a lease into care."""
+        """Take a lease into care. One of the same job that is there is lost by that: the queue gave the job away in between."""
+        if (before := self.find(claimed.job.id)) is not None:
+            before.stop("lost")
         held = Held(claimed)
         self._held[claimed.job.id] = held
         return held

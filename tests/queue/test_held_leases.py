@@ -122,6 +122,22 @@ async def test_a_lease_that_ended_while_redis_was_away_is_taken_up_again(
         assert await hand.finish(claimed) == (1, "completed")
 
 
+async def test_a_job_that_comes_back_under_another_token_ends_the_attempt_under_the_first(
+    queue: JobQueue, hands: Hands
+):
+    """The lease was lost, nobody noticed yet, and the job was given to this worker again."""
+    await put(queue, "a")
+    hand = await hands()
+    async with kept(hand.consumer) as (leases, _, _):
+        before = leases.hold(await hand.take_one())
+        await end_lease(queue, "a")
+        await hand.house.sweep(rescue=True)
+        again = leases.hold(await hand.take_one())
+        assert (before.stopped, again.stopped) == ("lost", "")
+        leases.let_go(before)
+        assert leases.find("a") is again
+
+
 async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: JobQueue, hands: Hands):
     """The keeper's own key ends in the jump as well: so whoever keeps house then is new."""
     await put(queue, "a")
