@@ -53,7 +53,8 @@ class Mailbox:
         self._is_late = is_late
         self._on_taken_back = on_taken_back
         self._on_return = on_return
-        self._acknowledged: deque[ClaimedJob] = deque()
+        self._acknowledged: deque[HandedJob] = deque()
+        self._repeated = 0
         self._rests = True
 
     async def run(self) -> None:
@@ -63,7 +64,7 @@ class Mailbox:
             client = connect(self._url, self._settings, blocking=True)
             try:
                 async with client.wire(self._take) as self._wire:
-                    self._acknowledged.clear()
+                    self._acknowledge_again()
                     self._read_again()
                     if away:
                         away = False
@@ -79,7 +80,7 @@ class Mailbox:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, int):
-            self._answered(self._acknowledged.popleft(), in_time=reply > 0)
+            self._answered(self._acknowledged.popleft().claimed, in_time=reply > 0)
             return
         for message in reply[1] if reply else ():
             word, _, rest = message.partition(" ")
@@ -98,12 +99,20 @@ class Mailbox:
             self._on_message("wake", "")  # it counts as idle again when it has claimed
             return
         # First of all: should the job take this process down, the attempt shall count.
-        self._acknowledged.append(handed.claimed)
+        self._acknowledged.append(handed)
         self._wire.send(handed.acknowledgement)
         self._on_job(handed.claimed)
 
+    def _acknowledge_again(self) -> None:
+        """What was on its way when the connection was lost may have arrived: that it comes again tells nothing."""
+        self._repeated = len(self._acknowledged)
+        for handed in self._acknowledged:
+            self._wire.send(handed.acknowledgement)
+
     def _answered(self, claimed: ClaimedJob, *, in_time: bool) -> None:
-        if not in_time:
+        if self._repeated:
+            self._repeated -= 1
+        elif not in_time:
             log.warning("a job that was handed to this worker was given to others", job=claimed.job.id)
             self._on_taken_back(claimed)
         if not self._rests:

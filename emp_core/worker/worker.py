@@ -324,11 +324,11 @@ class Worker:
         self._service_for(claimed.job.service_required).put(self._leases.hold(claimed), self._group)
 
     def _handed(self, claimed: ClaimedJob) -> None:
-        if self._drain.has_begun:
+        self._claimer.handed(claimed.job.id)
+        if self._drain.has_begun or self._service_for(claimed.job.service_required).free <= 0:
             self._finisher.release(self._leases.hold(claimed))
         else:
             self._begin(claimed)
-            self._claimer.handed(claimed.job.id)
 
     def _service_for(self, required: str) -> ServiceRunner:
         return next(service for service in self._services.values() if required in service.accepts)

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from attrs import evolve
 
+from emp_core.errors import QuotaExhausted
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
@@ -15,7 +16,7 @@ from emp_core.testing.processes import worker_process
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import RunningWorker, WorkerStarter
 
-from .waiting import names_of_events, until
+from .waiting import names_of_events, until, until_event
 
 
 async def waits(queue: JobQueue, running: RunningWorker) -> None:
@@ -92,6 +93,97 @@ async def test_a_job_that_was_given_to_others_meanwhile_is_stopped(
     await attempt.until_ended()
     assert (attempt.job.id, attempt.cancelled) == ("gone", True)
     await one_job_before(queue, steering, running)  # its inbox is read on
+
+
+async def handed_all_the_same(queue: JobQueue, running: RunningWorker) -> str:
+    """Submit a job that is handed to a worker as if the queue did not know yet that it cannot take one."""
+    keys, client = queue.keys, queue.client
+    await client.hset(keys.worker(running.id, "claim"), "free", " steered ")
+    await client.zadd(keys.worker(running.id, "lanes"), {"steered": 0})
+    await client.zadd(keys.lane_workers("steered"), {running.id: 0})
+    await client.zadd(keys.fixed("idle"), {running.id: 1})
+    job = await queue.submit(JobSpec("steered"))
+    assert (await until_event(queue, job.id, "claimed")).data["worker"] == running.id
+    return job.id
+
+
+async def test_a_worker_that_has_no_free_slot_any_more_gives_back_what_is_handed_to_it(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """A service may take fewer jobs at once than it did when the worker claimed."""
+    steering.jobs_at_once = 1
+    running = await start_worker(steered_binding(steering))
+    await one_job_before(queue, steering, running)
+    await queue.submit(JobSpec("steered"))
+    first = await steering.next()
+    job_id = await handed_all_the_same(queue, running)
+    await until_event(queue, job_id, "released")
+    assert len([one for one in steering.attempts if not one.ended.is_set()]) == 1
+    first.complete()
+    second = await steering.next()
+    second.complete()
+    done = await queue.wait(job_id, timeout=10)
+    assert (done.id, done.attempt) == (second.job.id, 1)
+
+
+async def test_a_worker_whose_service_was_just_withdrawn_gives_back_what_is_handed_to_it(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering))
+    await one_job_before(queue, steering, running)
+    refused = await queue.submit(JobSpec("steered"))
+    (await steering.next()).fail(QuotaExhausted("no more today"))
+    await until(lambda: serves_nothing(queue))
+    await queue.cancel(refused.id)
+    await until_event(queue, refused.id, "cancelled")
+    begun = len(steering.attempts)
+    job_id = await handed_all_the_same(queue, running)
+    await until_event(queue, job_id, "released")
+    left = await queue.get(job_id)
+    assert (left.status, left.attempt, len(steering.attempts)) == (JobState.PENDING, 0, begun)
+
+
+async def serves_nothing(queue: JobQueue) -> bool:
+    return not await queue.client.zcard(queue.keys.lane_workers("steered"))
+
+
+async def test_an_acknowledgement_that_was_lost_with_its_connection_is_sent_again(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering))
+    await one_job_before(queue, steering, running)
+    mailbox = running.worker._mailbox
+    send, lost = mailbox._wire.send, anyio.Event()
+
+    def lose(*commands: bytes) -> None:
+        if any(b"ZREM" in one for one in commands):
+            mailbox._wire.drop()
+            lost.set()
+        else:
+            send(*commands)
+
+    mailbox._wire.send = lose  # type: ignore[method-assign]
+    job = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    assert lost.is_set()
+    await until(lambda: acknowledged(queue))
+    attempt.complete()
+    done = await queue.wait(job.id, timeout=10)
+    assert (done.attempt, done.returned) == (1, 0)
+    await one_job_before(queue, steering, running)  # its inbox is read on
+
+
+async def test_what_was_handed_to_one_that_died_under_a_workers_name_is_not_taken_for_its_own(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """The services of the new one may be others."""
+    fields = ["service_required", "another", "status", "active", "attempt", "1"]
+    message = json.dumps(["old", "t.handed", "9000000000000000", "{}", fields])
+    await queue.client.rpush(queue.keys.worker("w1@test", "inbox"), f"job {message}")
+    running = await start_worker(steered_binding(steering))
+    assert running.id == "w1@test"
+    assert not await queue.client.exists(queue.keys.worker(running.id, "inbox"))
+    await one_job_before(queue, steering, running)
 
 
 async def test_a_job_handed_to_a_worker_that_stands_still_runs_elsewhere_and_only_there(queue: JobQueue):

@@ -17,7 +17,8 @@ if reset == '1' then
   for _, lane in ipairs(redis.call('ZRANGE', lanes, 0, -1)) do
     redis.call('ZREM', prefix .. 'lane:' .. lane .. ':workers', worker)
   end
-  redis.call('DEL', lanes, mine .. ':capabilities', mine .. ':claim')
+  -- What was told to one that died under this name is not for this one.
+  redis.call('DEL', lanes, mine .. ':capabilities', mine .. ':claim', mine .. ':inbox')
 elseif not owner then
   return { -1, us(now), '0', 0 }
 end
