@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import anyio
 import pytest
@@ -204,6 +205,45 @@ async def test_a_job_handed_to_a_worker_that_stands_still_runs_elsewhere_and_onl
                 await queue.wait(one.id, timeout=20)
             outcomes = [name for name in await names_of_events(queue, job.id) if name in ("completed", "failed")]
             assert outcomes == ["completed"]
+
+
+FATAL = """
+import os
+from emp_core.connectors.echo import EchoConnector
+
+echo = EchoConnector.process_job
+
+def process_job(self, job, context):
+    if "fatal" in job.payload:
+        os._exit(1)
+    return echo(self, job, context)
+
+EchoConnector.process_job = process_job
+"""
+
+
+async def test_a_job_that_takes_its_worker_down_at_once_counts_as_a_crash_though_it_was_handed_over(
+    queue: JobQueue, start_worker: WorkerStarter, tmp_path: Path
+):
+    """The worker had said that it has the job: two workers die of it, no third one."""
+    folder = tmp_path / "fatal"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(FATAL)
+    settings = evolve(queue.settings, lease_s=0.5, grace_s=0.0)
+    environ = {"PYTHONPATH": str(folder)}
+    await start_worker(steered_binding(Steering(), "something-else"), lease_s=0.5)
+    async with worker_process(settings, "echo", "first", environ):
+        warm = await queue.submit(JobSpec("echo"))
+        await queue.wait(warm.id, timeout=20)
+        await until(lambda: takes_jobs(queue, "first@test"))
+        job = await queue.submit(JobSpec("echo", {"fatal": True}))
+        assert (await until_event(queue, job.id, "claimed")).data["worker"] == "first@test"
+        rescued = await until_event(queue, job.id, "rescued", "released")
+        assert rescued.name == "rescued"
+        async with worker_process(settings, "echo", "second", environ):
+            done = await queue.wait(job.id, timeout=20)
+    assert done.error is not None
+    assert (done.error.code, done.attempt, done.crashes) == ("poison", 2, 2)
 
 
 async def takes_jobs(queue: JobQueue, worker: str) -> bool:
