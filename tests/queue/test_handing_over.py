@@ -7,6 +7,7 @@ import pytest
 
 from emp_core.jobs.model import Destination, JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.attempts import attempts_of
 from emp_core.queue.consumer import HandedJob, Lease
 from emp_core.queue.queue import JobQueue
 
@@ -228,6 +229,18 @@ async def test_a_job_that_nobody_takes_waits_again_and_no_attempt_counts(queue: 
     assert await dead.finish(told.claimed) == (-1, "active")
     assert await other.finish(claimed) == (1, "completed")
     assert await names_of_events(queue, "a") == ["submitted", "claimed", "released", "claimed", "completed"]
+
+
+async def test_its_events_say_who_did_not_take_it(queue: JobQueue, hands: Hands):
+    dead = await waiting(hands)
+    await put(queue, "a")
+    await let_it_lapse(queue)
+    await dead.house.sweep(rescue=True)
+    [*_, released] = await queue.history("a")
+    assert (released.data["worker"], released.data["attempt"]) == (dead.name, 1)
+    assert released.data["reason"] == "the worker did not take it"
+    [attempt] = attempts_of(await queue.history("a"))
+    assert (attempt.outcome, attempt.ran_ms) == ("released", None)
 
 
 async def test_one_that_was_taken_is_left_alone(queue: JobQueue, hands: Hands):

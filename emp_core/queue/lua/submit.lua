@@ -70,12 +70,15 @@ for _ = 1, tonumber(count) do
     if later then
       put_due(scheduled_key, start_at, id)
     else
-      local taker = count == '1' and fits_an_inbox(payload, spec) and taker_for(lane, customer, now)
+      local taker, idle
+      if count == '1' and fits_an_inbox(payload, spec) then
+        taker, idle = taker_for(lane, customer, now)
+      end
       if taker then
         local fields = { 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10) }
         hand_over(taker, id, lane, customer, fields, payload, now)
       else
-        enter_line(id, lane, customer, arrival)
+        enter_line(id, lane, customer, arrival, idle)
       end
     end
     answer(1, id, serving[lane])

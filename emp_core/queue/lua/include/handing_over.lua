@@ -35,15 +35,16 @@ local function fits_an_inbox(payload, spec)
   return #payload <= HANDED_BYTES_MOST
 end
 
--- The worker that a job may be handed to now, and on which terms; nil: it has to wait in its lane.
+-- The worker that a job may be handed to now, and on which terms; nil: it has to wait in its lane; and which worker is
+-- idle for it, false: none.
 local function taker_for(lane, customer, now)
   local worker, penalty, token, terms = idle_for(lane, now, customer)
   if not terms or terms == '' or penalty > 0 or has_other_work(worker) then
-    return nil
+    return nil, worker or false
   end
   local lease_us, cap, machine = string.match(terms, '^(%d+) (%d+) (.*)$')
   if customer ~= '' and cap ~= '0' and tonumber(redis.call('HGET', customers_active_key, customer) or 0) >= tonumber(cap) then
-    return nil
+    return nil, worker
   end
   return { worker = worker, token = token .. '.handed', lease_us = lease_us, machine = machine }
 end

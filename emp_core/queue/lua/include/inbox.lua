@@ -113,9 +113,12 @@ local function call_on(worker, message, now)
   tell(worker, message)
 end
 
--- Wakes the worker that can begin a job of the lane soonest, if one is idle.
-local function wake(lane, now, customer)
-  local worker = idle_for(lane, now, customer)
+-- Wakes the worker that can begin a job of the lane soonest, if one is idle. worker: what was found (false: none) if it was
+-- looked for already.
+local function wake(lane, now, customer, worker)
+  if worker == nil then
+    worker = idle_for(lane, now, customer)
+  end
   if worker then
     call_on(worker, 'wake', now)
   end

@@ -58,8 +58,9 @@ end
 -- Jobs that this call puts into their places, by lane and customer.
 local entering, entering_pending = {}, {}
 
--- Puts a waiting job into its place, once the call comes to write_lines.
-local function enter_line(id, lane, customer, arrival)
+-- Puts a waiting job into its place, once the call comes to write_lines. worker: which one to wake for it (false: none), if
+-- that is known.
+local function enter_line(id, lane, customer, arrival, worker)
   local at = us(arrival)
   entering_pending[#entering_pending + 1] = at
   entering_pending[#entering_pending + 1] = id
@@ -67,6 +68,7 @@ local function enter_line(id, lane, customer, arrival)
   entering[lane] = customers
   local line = customers[customer] or { first = arrival }
   customers[customer] = line
+  line.worker = worker
   line[#line + 1] = at
   line[#line + 1] = id
   if arrival < line.first then
@@ -89,8 +91,8 @@ local function write_lines(now)
       local turn = customer ~= '' and redis.call('HGET', parked, lane)
       if not turn then
         take_turn(lane, customer, line.first)
-        while jobs > 0 and wake(lane, now, customer) do
-          jobs = jobs - 1
+        while jobs > 0 and wake(lane, now, customer, line.worker) do
+          jobs, line.worker = jobs - 1, nil
         end
       elseif line.first < tonumber(turn) then
         redis.call('HSET', parked, lane, us(line.first))

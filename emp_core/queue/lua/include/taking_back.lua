@@ -20,6 +20,7 @@ local function take_back(entry, now)
     settle(id, 'cancelled', facts.deadline, now)
   else
     put_back(id, facts, 0, now)
-    emit(id, 'released', now, ',"status":"pending","attempt":' .. facts.attempt, facts.watched)
+    local by = ',"worker":' .. cjson.encode(facts.worker or '') .. ',"attempt":' .. facts.attempt
+    emit(id, 'released', now, ',"status":"pending"' .. by .. ',"reason":"the worker did not take it"', facts.watched)
   end
 end
