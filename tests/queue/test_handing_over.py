@@ -67,6 +67,33 @@ async def test_a_job_begins_with_the_worker_that_waits_for_one(queue: JobQueue, 
     assert await names_of_events(queue, "a") == ["submitted", "claimed", "completed"]
 
 
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"text": '\0\x1f\x7f"\\/\u2028\U0001f600', "\0": None, "": [[], {}, 1e300, -0.0, 2**70]},
+        {"text": '"\\' * 4000},
+        {"text": "\x01" * 2700},
+        {"deep": nested(100)},
+        {"text": "x" * 16_370},
+    ],
+    ids=["odd characters and numbers", "quotes", "control characters", "deep", "as large as may be"],
+)
+async def test_whatever_is_in_a_job_comes_over_as_it_is(queue: JobQueue, hands: Hands, payload: dict[str, Any]):
+    hand = await waiting(hands)
+    await queue.submit(JobSpec("echo", payload, id="a", labels={"é ": "%s\n\\"}, customer_id="b:c {d}"))
+    told = await handed_to(hand)
+    assert told.claimed.unreadable == ""
+    assert told.claimed.job == await queue.get("a")
+    assert told.claimed.job.payload == payload
+
+
 async def test_it_stands_where_a_claimed_job_stands(queue: JobQueue, hands: Hands):
     """Everything but the token, the times and the event of the claim is the same."""
     claiming = await hands()
@@ -172,6 +199,17 @@ async def test_the_same_submit_again_changes_nothing(queue: JobQueue, hands: Han
         await queue.submit(JobSpec("echo", id="a", idempotency_key="k"))
     assert (await handed_to(hand)).claimed.job.id == "a"
     assert await names_of_events(queue, "a") == ["submitted", "claimed"]
+
+
+async def test_a_lane_whose_jobs_are_all_handed_over_is_in_use(queue: JobQueue, hands: Hands):
+    """Else it would be dropped, opened again and announced to every worker once an hour."""
+    hand = await waiting(hands)
+    await queue.client.zadd(queue.keys.fixed("lanes_empty"), {"echo": 1}, xx=True)
+    await put(queue, "a")
+    assert (await handed_to(hand)).claimed.job.id == "a"
+    await hand.house.sweep(rescue=True)
+    assert await queue.client.hexists(queue.keys.fixed("lanes"), "echo")
+    assert await hand.inbox() == []
 
 
 # -- slots -----------------------------------------------------------------------------------------------------------
