@@ -239,6 +239,16 @@ async def test_it_counts_until_it_is_known_to_be_heard_or_lost(queue: JobQueue, 
     assert [one.job.id for one in (await hand.wait_for_jobs(1)).jobs] == ["c"]
 
 
+async def test_it_takes_a_slot_of_its_own_service(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, {"echo": 0.0, "other": 0.0})
+    await put(queue, "a")
+    await queue.submit_many([JobSpec("echo", id="b"), JobSpec("other", id="c")])
+    groups = [(1, ("echo",)), (1, ("other",))]
+    claim = await hand.consumer.claim("crossed", groups, "m", handed="")
+    assert [one.job.id for one in claim.jobs] == ["c"]
+    assert claim.come_back_s == pytest.approx(0.05)
+
+
 async def test_no_other_job_is_handed_to_a_worker_that_has_not_heard_of_the_last_one(queue: JobQueue, hands: Hands):
     hand = await waiting(hands, slots=3)
     await put(queue, "a")
