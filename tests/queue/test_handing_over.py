@@ -259,6 +259,15 @@ async def test_no_other_job_is_handed_to_a_worker_that_has_not_heard_of_the_last
     assert await state(queue, "b") is JobState.PENDING
 
 
+async def test_a_worker_that_has_its_job_leaves_its_share_to_others(queue: JobQueue, hands: Hands):
+    """One that was woken counts as idle until it comes; this one will not come before it has a free slot again."""
+    await waiting(hands)
+    await put(queue, "a")
+    other = await hands()
+    await queue.submit_many(JobSpec("echo") for _ in range(4))
+    assert len(await other.ids(4)) == 4
+
+
 # -- when it does not arrive -----------------------------------------------------------------------------------------
 
 

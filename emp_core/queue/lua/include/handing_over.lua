@@ -1,5 +1,5 @@
 --- Handing a new job to an idle worker that waits for it: it begins without having to claim it.
---- keys: active handed heads lanes_empty customers_active
+--- keys: active handed heads idle lanes_empty customers_active
 --- argv: prefix
 
 -- A worker has this part of its lease to say that it has the job. Else the job waits as if it had not been handed over.
@@ -70,5 +70,6 @@ local function hand_over(taker, id, lane, customer, fields, payload, now)
   redis.call('ZADD', lanes_empty_key, us(now), lane)
   -- A claim that is on its way does not know of it yet.
   redis.call('HSET', prefix .. 'worker:' .. taker.worker .. ':claim', 'handed', string.match(lane, '^[^@]+') .. ' ' .. entry)
-  call_on(taker.worker, 'job ' .. cjson.encode({ id, taker.token, taken_until, payload, fields }), now)
+  redis.call('ZREM', idle_key, taker.worker)
+  tell(taker.worker, 'job ' .. cjson.encode({ id, taker.token, taken_until, payload, fields }))
 end

@@ -106,21 +106,16 @@ local function idle_for(lane, now, customer)
   return nil
 end
 
--- Tells an idle worker something that makes it claim: until it does, it is not idle but as good as that.
-local function call_on(worker, message, now)
-  redis.call('ZREM', idle_key, worker)
-  redis.call('ZADD', woken_key, us(now), worker)
-  tell(worker, message)
-end
-
--- Wakes the worker that can begin a job of the lane soonest, if one is idle. worker: what was found (false: none) if it was
--- looked for already.
+-- Wakes the worker that can begin a job of the lane soonest, if one is idle: until it claims, it is not idle but as good as
+-- that. worker: what was found (false: none) if it was looked for already.
 local function wake(lane, now, customer, worker)
   if worker == nil then
     worker = idle_for(lane, now, customer)
   end
   if worker then
-    call_on(worker, 'wake', now)
+    redis.call('ZREM', idle_key, worker)
+    redis.call('ZADD', woken_key, us(now), worker)
+    tell(worker, 'wake')
   end
   return worker
 end
