@@ -109,12 +109,18 @@ class Scene:
         self.returned_at.append(seconds + micros / 1e6)
 
     async def note_ended_leases(self, workers: set[str]) -> None:
-        """Take note of the attempts of these workers whose lease is over: no outcome of theirs may count."""
+        """Take note of the attempts of these workers whose lease is over: no outcome of theirs may count.
+
+        A job that its worker has not heard of has no attempt yet: its number comes again.
+        """
         keys = Keys(NAMESPACE)
         with SyncRedis.from_url(await self.hub.view(), protocol=2, decode_responses=True) as client:
             seconds, _ = client.time()
             ids = client.zrangebyscore(keys.index("active"), "-inf", seconds * 1_000_000)
-            for job_id in ids:
+            unheard = {str(entry).partition(" ")[0] for entry in client.zrange(keys.fixed("handed"), 0, -1)}
+            for job_id in map(str, ids):
+                if job_id in unheard:
+                    continue
                 worker, attempt = client.hmget(keys.job(job_id), "worker_id", "attempt")
                 if str(worker).partition("@")[0] in workers:
                     self.ended.add((job_id, int(attempt or 0)))
@@ -213,10 +219,15 @@ async def _keep_busy(queue: JobQueue, scene: Scene, acknowledged: list[str]) -> 
 
 
 async def _submit(queue: JobQueue, scene: Scene, acknowledged: list[str]) -> None:
+    """Twenty at once, for which workers are woken, and twenty one by one, which may be handed to them; and again."""
     batch = 20
-    for _ in range(0, scene.size.jobs, batch):
+    pause_s = scene.size.submit_s / scene.size.jobs
+    for _ in range(0, scene.size.jobs, 2 * batch):
         await _submit_some(queue, scene, acknowledged, batch)
-        await anyio.sleep(scene.size.submit_s * batch / scene.size.jobs)
+        await anyio.sleep(pause_s * batch)
+        for _ in range(batch):
+            await _submit_some(queue, scene, acknowledged, 1)
+            await anyio.sleep(pause_s)
 
 
 async def _submit_some(queue: JobQueue, scene: Scene, acknowledged: list[str], count: int) -> None:
