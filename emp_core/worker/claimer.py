@@ -60,7 +60,8 @@ class Claimer:
         """A job was handed to this worker while it was idle. It counts as idle again when it has claimed."""
         self._handed = job_id
         loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_later, _HANDED_S, self._woken.set)  # setting a timer takes longer than beginning the job
+        # Soon: setting a timer takes longer than beginning the job.
+        loop.call_soon(loop.call_later, _HANDED_S, self._woken.set)
 
     def slot_freed(self) -> None:
         """A slot became free."""

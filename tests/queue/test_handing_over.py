@@ -193,6 +193,19 @@ async def test_the_cap_of_a_customer_holds(queue: JobQueue, hands: Hands):
     assert [one.job.id for one in (await second.wait_for_jobs()).jobs] == ["b"]
 
 
+async def test_a_customers_older_job_that_another_workers_cap_holds_back_goes_first(queue: JobQueue, hands: Hands):
+    narrow = await waiting(hands, customer_cap=1)
+    await put(queue, "a", "b", customer_id="c")
+    [told] = await narrow.handed()
+    assert await narrow.acknowledge(told)
+    assert (await narrow.wait_for_jobs(heard="a")).jobs == ()  # it sets b aside
+    wide = await hands(customer_cap=5)
+    assert (await wide.wait_for_jobs()).jobs == ()
+    await put(queue, "later", customer_id="c")
+    assert await wide.handed() == []
+    assert await state(queue, "later") is JobState.PENDING
+
+
 async def test_the_same_submit_again_changes_nothing(queue: JobQueue, hands: Hands):
     hand = await waiting(hands, slots=3)
     for _ in range(2):

@@ -35,6 +35,12 @@ local function fits_an_inbox(payload, spec)
   return #payload <= HANDED_BYTES_MOST
 end
 
+-- Whether the customer runs as many jobs as it may, or has older ones in the lane that were set aside for that.
+local function has_its_fill(customer, lane, cap)
+  return customer ~= '' and (redis.call('HEXISTS', prefix .. 'parked:' .. customer, lane) == 1
+    or (cap ~= '0' and tonumber(redis.call('HGET', customers_active_key, customer) or 0) >= tonumber(cap)))
+end
+
 -- The worker that a job may be handed to now, and on which terms; nil: it has to wait in its lane; and which worker is
 -- idle for it, false: none.
 local function taker_for(lane, customer, now)
@@ -43,7 +49,7 @@ local function taker_for(lane, customer, now)
     return nil, worker or false
   end
   local lease_us, cap, machine = string.match(terms, '^(%d+) (%d+) (.*)$')
-  if customer ~= '' and cap ~= '0' and tonumber(redis.call('HGET', customers_active_key, customer) or 0) >= tonumber(cap) then
+  if has_its_fill(customer, lane, cap) then
     return nil, worker
   end
   return { worker = worker, token = token .. '.handed', lease_us = lease_us, machine = machine }
