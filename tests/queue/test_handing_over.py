@@ -199,6 +199,7 @@ async def test_a_customers_older_job_that_another_workers_cap_holds_back_goes_fi
     [told] = await narrow.handed()
     assert await narrow.acknowledge(told)
     assert (await narrow.wait_for_jobs(heard="a")).jobs == ()  # it sets b aside
+    await queue.client.zrem(queue.keys.fixed("idle"), narrow.name)
     wide = await hands(customer_cap=5)
     assert (await wide.wait_for_jobs()).jobs == ()
     await put(queue, "later", customer_id="c")
