@@ -16,9 +16,10 @@ def test_final_states_are_left_only_by_somebody_who_asks_for_a_new_run():
     assert all(came is not JobState.COMPLETED for came, _ in MOVES)
 
 
-def test_a_job_runs_only_by_being_claimed():
+def test_a_job_runs_only_by_being_claimed_or_handed_over():
     assert {(script, came) for script, moves in TRANSITIONS.items() for came, to in moves if to is JobState.ACTIVE} == {
-        ("claim", JobState.PENDING)
+        ("claim", JobState.PENDING),
+        ("submit", None),
     }
 
 
