@@ -40,6 +40,10 @@ class _Taken(asyncio.Protocol):
     def _write(self, commands: bytes) -> None:
         """Send commands. From then on a reply is due, until `_due` says otherwise."""
         self._transport.write(commands)
+        self.expect_reply()
+
+    def expect_reply(self) -> None:
+        """A reply is due, to what was sent."""
         self._unsent = self._transport.get_write_buffer_size()
         if not self._due:
             self._due, self._moved_at = True, self._loop.time()

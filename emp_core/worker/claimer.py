@@ -17,8 +17,6 @@ log = get_logger("emp.worker")
 
 _GATHER_S = 0.002
 """How long a free slot waits for more of them, so that one call fills them all."""
-_HANDED_S = 0.001
-"""How long a job that was handed to this worker has Redis and a core for itself, before the worker says that it is idle again."""
 _SHARE_S = 0.005
 """How long to leave waiting jobs to others that were just woken for them."""
 
@@ -59,9 +57,9 @@ class Claimer:
     def handed(self, job_id: str) -> None:
         """A job was handed to this worker while it was idle. It counts as idle again when it has claimed."""
         self._handed = job_id
+        # The job begins first, and if it ends at once its outcome is sent first.
         loop = asyncio.get_running_loop()
-        # Soon: setting a timer takes longer than beginning the job.
-        loop.call_soon(loop.call_later, _HANDED_S, self._woken.set)
+        loop.call_soon(loop.call_soon, self._woken.set)
 
     def slot_freed(self) -> None:
         """A slot became free."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -15,8 +15,6 @@ from emp_core.queue.consumer import ClaimedJob, Consumer, HandedJob
 __all__ = ["Mailbox"]
 
 log = get_logger("emp.worker")
-
-_READ_AGAIN_S = 0.005
 
 
 class Mailbox:
@@ -55,7 +53,6 @@ class Mailbox:
         self._on_return = on_return
         self._acknowledged: deque[HandedJob] = deque()
         self._repeated = 0
-        self._rests = True
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -65,7 +62,7 @@ class Mailbox:
             try:
                 async with client.wire(self._take) as self._wire:
                     self._acknowledge_again()
-                    self._read_again()
+                    self._read_on()
                     if away:
                         away = False
                         self._on_return()
@@ -82,26 +79,30 @@ class Mailbox:
         if isinstance(reply, int):
             self._answered(self._acknowledged.popleft().claimed, in_time=reply > 0)
             return
-        for message in reply[1] if reply else ():
-            word, _, rest = message.partition(" ")
-            if word == "job":
-                self._take_job(self._consumer.handed(rest))
-            else:
+        messages = [message.partition(" ") for message in (reply[1] if reply else ())]
+        jobs = [self._consumer.handed(rest) for word, _, rest in messages if word == "job"]
+        if jobs:
+            self._take_jobs(jobs)
+        else:
+            # Soon: who is woken claims first, and a claim is waited for.
+            asyncio.get_running_loop().call_soon(self._read_on)
+        for word, _, rest in messages:
+            if word != "job":
                 self._on_message(word, rest)
-        # What was woken goes first, with Redis and a core for itself: a claim is waited for, the next read is not.
-        self._rests = True
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_later, _READ_AGAIN_S, self._read_again)
 
-    def _take_job(self, handed: HandedJob) -> None:
-        if self._is_late(handed.until_s):
-            log.warning("a job that was handed to this worker came too late", job=handed.claimed.job.id)
+    def _take_jobs(self, jobs: Sequence[HandedJob]) -> None:
+        taken = [handed for handed in jobs if not self._is_late(handed.until_s)]
+        # First of all: should a job take this process down, the attempt shall count.
+        self._acknowledged += taken
+        self._wire.send(*(handed.acknowledgement for handed in taken), self._read)
+        for handed in taken:
+            self._on_job(handed.claimed)
+        if len(taken) < len(jobs):
+            log.warning("jobs that were handed to this worker came too late", jobs=len(jobs) - len(taken))
             self._on_message("wake", "")  # it counts as idle again when it has claimed
-            return
-        # First of all: should the job take this process down, the attempt shall count.
-        self._acknowledged.append(handed)
-        self._wire.send(handed.acknowledgement)
-        self._on_job(handed.claimed)
+
+    def _read_on(self) -> None:
+        self._wire.send(self._read)
 
     def _acknowledge_again(self) -> None:
         """What was on its way when the connection was lost may have arrived: that it comes again tells nothing."""
@@ -110,15 +111,9 @@ class Mailbox:
             self._wire.send(handed.acknowledgement)
 
     def _answered(self, claimed: ClaimedJob, *, in_time: bool) -> None:
+        self._wire.expect_reply()  # the one to the read that was sent along
         if self._repeated:
             self._repeated -= 1
         elif not in_time:
             log.warning("a job that was handed to this worker was given to others", job=claimed.job.id)
             self._on_taken_back(claimed)
-        if not self._rests:
-            self._read_again()
-
-    def _read_again(self) -> None:
-        self._rests = False
-        if not self._acknowledged:  # a read blocks the connection, and its reply would be taken for theirs
-            self._wire.send(self._read)

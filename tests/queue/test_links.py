@@ -433,6 +433,24 @@ async def test_a_wire_owes_the_reply_of_what_was_sent_along_with_its_greeting():
             await wire.ended()
 
 
+async def test_a_wire_that_answered_one_of_two_commands_owes_the_other_to_whom_says_so():
+    async def answer_once(stream: SocketStream) -> None:
+        await greet(stream)
+        await stream.send(b":1\r\n")
+        await silence(stream)
+
+    async with links_to(answer_once, reply_s=0.1) as links:
+
+        def hear(reply: object) -> None:
+            assert reply == 1
+            wire.expect_reply()
+
+        wire = await links.wire(hear)
+        wire.send(PING, PING)
+        with anyio.fail_after(5), pytest.raises(exceptions.TimeoutError):
+            await wire.ended()
+
+
 @pytest.mark.parametrize(
     ("sent", "error", "said"),
     [
