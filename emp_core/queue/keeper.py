@@ -66,9 +66,9 @@ class Keeper:
 
     async def _round(self) -> float:
         """One round; gives how long until the next."""
-        jumped = await self._clock_jumped()
+        self.clock_seen(await self._house.redis_s())
         held_s = self._rescue_in_s()
-        swept = await self._house.sweep(rescue=held_s <= 0 and not jumped)
+        swept = await self._house.sweep(rescue=held_s <= 0)
         if not swept.is_keeper:
             self._wanted = anyio.Event()
             self._keeps = False
@@ -113,18 +113,14 @@ class Keeper:
                 log.warning("no live worker can run this job", job=job_id, reasons=reasons)
                 await self._house.tell_unserved(job_id, reasons)
 
-    async def _clock_jumped(self) -> bool:
-        return self.clock_seen(await self._house.redis_s())
-
-    def clock_seen(self, redis_s: float) -> bool:
-        """Told what Redis's clock says. Gives whether it went ahead of ours: then leases look ended that are not, and get
-        time to be renewed. Told while another worker keeps house, too: the keeper's own key ends in such a jump."""
+    def clock_seen(self, redis_s: float) -> None:
+        """Told what Redis's clock says. When it went ahead of ours, leases look ended that are not, and get time to be renewed.
+        Told while another worker keeps house, too: the keeper's own key ends in such a jump."""
         now = self._clock()
         last, self._last = self._last, (redis_s, now)
         if last is None or (redis_s - last[0]) - (now - last[1]) < _CLOCK_JUMP_S:
-            return False
+            return
         self._no_rescue_before = now + self._lease_s
         log.warning(
             "redis's clock jumped: leases get time to be renewed", by_s=round(redis_s - last[0] - (now - last[1]))
         )
-        return True

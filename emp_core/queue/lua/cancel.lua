@@ -29,9 +29,7 @@ elseif facts.status == 'scheduled' then
 else
   return { 0, facts.status }
 end
-redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
-emit(id, 'cancelled', now, ',"status":"cancelled"' .. because, facts.watched)
-settle(id, 'cancelled', facts.deadline, now)
+settle_cancelled(id, facts, because, now)
 write_leaving(now)
 write_events()
 return { 1, 'cancelled' }

@@ -43,9 +43,7 @@ local function rescue_job(id)
   redis.call('HDEL', job, 'token')
   leave_active(id, facts.customer)
   if facts.cancel then
-    redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
-    emit(id, 'cancelled', now, ',"status":"cancelled"', facts.watched)
-    settle(id, 'cancelled', facts.deadline, now)
+    settle_cancelled(id, facts, '', now)
   elseif crashes >= tonumber(max_crashes) then
     fail(id, facts, 'poison', 'the job took its worker down ' .. crashes .. ' times')
   elseif facts.attempt >= most then

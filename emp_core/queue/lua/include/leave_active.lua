@@ -46,6 +46,13 @@ local function settle(id, status, deadline, now)
   end
 end
 
+-- The job was cancelled, and runs nowhere. because: JSON members for the event, beginning with a comma, or nothing.
+local function settle_cancelled(id, facts, because, now)
+  redis.call('HSET', prefix .. 'jobs:' .. id, 'status', 'cancelled', 'finished_at', us(now))
+  emit(id, 'cancelled', now, ',"status":"cancelled"' .. because, facts.watched)
+  settle(id, 'cancelled', facts.deadline, now)
+end
+
 -- Every script that takes jobs out of active or settles them ends with this: it writes each index once.
 local function write_leaving(now)
   if #left_active > 0 then

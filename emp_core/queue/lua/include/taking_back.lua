@@ -15,9 +15,7 @@ local function take_back(entry, now)
   redis.call('HINCRBY', job, 'returned', 1)
   leave_active(id, facts.customer)
   if facts.cancel then
-    redis.call('HSET', job, 'status', 'cancelled', 'finished_at', us(now))
-    emit(id, 'cancelled', now, ',"status":"cancelled"', facts.watched)
-    settle(id, 'cancelled', facts.deadline, now)
+    settle_cancelled(id, facts, '', now)
   else
     put_back(id, facts, 0, now)
     local by = ',"worker":' .. cjson.encode(facts.worker or '') .. ',"attempt":' .. facts.attempt
