@@ -138,14 +138,20 @@ async def test_a_job_that_comes_back_under_another_token_ends_the_attempt_under_
         assert leases.find("a") is again
 
 
-async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: JobQueue, hands: Hands):
-    """The keeper's own key ends in the jump as well: so whoever keeps house then is new."""
+async def keeper_beside_an_ended_lease(queue: JobQueue, hands: Hands) -> tuple[Keeper, Time]:
+    """A new keeper, and job ``a``, whose lease has ended."""
     await put(queue, "a")
     hand = await hands()
     await hand.take_one()
     await end_lease(queue, "a")
     time = Time()
     keeper = Keeper(hand.house, LEASE_S, clock=time)
+    return keeper, time
+
+
+async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: JobQueue, hands: Hands):
+    """The keeper's own key ends in the jump as well: so whoever keeps house then is new."""
+    keeper, time = await keeper_beside_an_ended_lease(queue, hands)
     seconds, _ = await queue.client.time()
     keeper.clock_seen(seconds - 60)
     await keeper._round()
@@ -158,12 +164,7 @@ async def test_a_new_keeper_gives_leases_time_after_a_jump_of_the_clock(queue: J
 
 
 async def test_a_keeper_that_may_not_rescue_yet_sleeps_until_it_may(queue: JobQueue, hands: Hands):
-    await put(queue, "a")
-    hand = await hands()
-    await hand.take_one()
-    await end_lease(queue, "a")
-    time = Time()
-    keeper = Keeper(hand.house, LEASE_S, clock=time)
+    keeper, time = await keeper_beside_an_ended_lease(queue, hands)
     assert await keeper._round() == pytest.approx(LEASE_S / 3)
     time.now += LEASE_S / 3 - 0.25
     assert await keeper._round() == pytest.approx(0.25)

@@ -375,6 +375,12 @@ async def greet(stream: SocketStream) -> None:
     await stream.send(HELLO)
 
 
+async def greet_only(stream: SocketStream) -> None:
+    """Answers nothing else."""
+    await greet(stream)
+    await silence(stream)
+
+
 async def test_a_wire_tells_what_comes_when_it_comes():
     async def publish(stream: SocketStream) -> None:
         await greet(stream)
@@ -399,10 +405,6 @@ async def test_a_wire_tells_what_comes_when_it_comes():
 
 
 async def test_a_wire_on_which_nothing_is_due_may_be_silent_and_one_that_owes_a_reply_may_not():
-    async def greet_only(stream: SocketStream) -> None:
-        await greet(stream)
-        await silence(stream)
-
     async with links_to(greet_only, reply_s=0.1) as links:
         wire = await links.wire(lambda _: None)
         with anyio.move_on_after(0.3) as quiet:
@@ -422,10 +424,6 @@ async def test_a_wire_on_which_nothing_is_due_may_be_silent_and_one_that_owes_a_
 
 
 async def test_a_wire_owes_the_reply_of_what_was_sent_along_with_its_greeting():
-    async def greet_only(stream: SocketStream) -> None:
-        await greet(stream)
-        await silence(stream)
-
     async with links_to(greet_only, reply_s=0.1) as links:
         wire = await links.wire(lambda _: None)
         wire.send(PING)
