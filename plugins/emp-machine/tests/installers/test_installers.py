@@ -108,22 +108,24 @@ def test_a_redis_that_is_started_keeps_its_data_in_the_instances_folder(tmp_path
     assert launch.worker_environ == {"HUB_REDIS_URL": "redis://127.0.0.1:6400"}
 
 
+def asked_at(installer: Installer, host: str, port: int, folder: Path) -> str | None:
+    """Where an instance that listens there is asked for its health."""
+    launch = installer.launch(ServiceInstance("it", "it", 0, 0, host, (port,), folder, folder / "state"))
+    assert launch is not None
+    assert launch.health is not None
+    return launch.health.url
+
+
 def test_the_webui_is_asked_where_it_listens(tmp_path: Path):
     webui = made(A1111ManagementClient, "a1111", tmp_path)
     for host, asked in HOSTS:
-        launch = webui.launch(ServiceInstance("it", "it", 0, 0, host, (7860,), tmp_path, tmp_path / "state"))
-        assert launch is not None
-        assert launch.health is not None
-        assert launch.health.url == f"http://{asked}:7860/internal/ping"
+        assert asked_at(webui, host, 7860, tmp_path) == f"http://{asked}:7860/internal/ping"
 
 
 def test_a_command_is_asked_where_it_listens(tmp_path: Path):
     service = made(CommandServiceInstaller, "it", tmp_path, command=["serve"], health="/health")
     for host, asked in HOSTS:
-        launch = service.launch(ServiceInstance("it", "it", 0, 0, host, (8000,), tmp_path, tmp_path / "state"))
-        assert launch is not None
-        assert launch.health is not None
-        assert launch.health.url == f"http://{asked}:8000/health"
+        assert asked_at(service, host, 8000, tmp_path) == f"http://{asked}:8000/health"
 
 
 def test_a_command_gets_what_the_plan_gives(tmp_path: Path):
