@@ -9,7 +9,7 @@ from attrs import frozen
 from emp_core.config import Settings
 from emp_core.errors import InputUnavailable
 from emp_core.inputs.artifacts import JobFacts
-from emp_core.jobs.codec import decode_job, dumps
+from emp_core.jobs.codec import decode_job, dumps, loads
 from emp_core.jobs.model import Job
 from emp_core.queue.connection import AWAY, Limits
 from emp_core.queue.keys import Keys
@@ -37,16 +37,21 @@ class ClaimedJob:
 
 @frozen
 class HandedJob:
-    """A job that was given to this worker without being claimed.
+    """A job that was given to this worker without being claimed, as it came: `Consumer.claimed` reads it.
 
     Attributes:
         acknowledgement: the command that says that this worker has it. Its reply is 1, or 0 when that came too late.
         until_s: by Redis's clock, in seconds since 1970: when it is taken back unless that was said.
+        fields: names and values of the job's hash in turn.
+        payload: its JSON.
     """
 
-    claimed: ClaimedJob
+    job_id: str
+    token: str
     acknowledgement: bytes
     until_s: float
+    fields: Sequence[str]
+    payload: str
 
 
 @frozen
@@ -152,6 +157,7 @@ class Consumer:
             "allow": json.dumps(settings.customers_allow) if settings.customers_allow else "",
             "deny": json.dumps(settings.customers_deny) if settings.customers_deny else "",
         }
+        self._handed_key = self.keys.fixed("handed")
         self._claim = load_script("claim").bound(self.keys, claiming)
         self._finish = load_script("finish").bound(self.keys, {"events_max": settings.events_max})
 
@@ -237,10 +243,14 @@ class Consumer:
         )
 
     def handed(self, text: str) -> HandedJob:
-        """A job out of a message."""
-        job_id, token, until_us, payload, fields = json.loads(text)
-        acknowledgement = packed("ZREM", self.keys.fixed("handed"), f"{job_id} {token}")
-        return HandedJob(self._claimed(token, job_id, _pairs(fields), payload), acknowledgement, int(until_us) / 1e6)
+        """A job out of a message. What is wrong with it shows when it is read."""
+        job_id, token, until_us, payload, fields = loads(text)
+        acknowledgement = packed("ZREM", self._handed_key, f"{job_id} {token}")
+        return HandedJob(job_id, token, acknowledgement, int(until_us) / 1e6, fields, payload)
+
+    def claimed(self, handed: HandedJob) -> ClaimedJob:
+        """A job that was handed over, as one that this worker has."""
+        return self._claimed(handed.token, handed.job_id, _pairs(handed.fields), handed.payload)
 
     def _claimed(self, token: str, job_id: str, fields: Mapping[str, str], payload: str) -> ClaimedJob:
         most = self._settings.max_attempts
@@ -295,7 +305,7 @@ class Consumer:
             limit_ms=self._limits.copies_ms,
             patience_s=_PATIENCE_S,
         )
-        reply = json.loads(text)
+        reply = loads(text)
         return list(zip(reply[::2], reply[1::2], strict=True))
 
     async def tell_warning(self, job_id: str, message: str) -> None:

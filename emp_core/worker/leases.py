@@ -170,10 +170,10 @@ class Leases:
         while self._clock() - self._renewed_at > self._lease_s:
             await self._renewed.wait()
 
-    def lose(self, claimed: ClaimedJob) -> None:
+    def lose(self, job_id: str, token: str) -> None:
         """The lease is somebody else's now: stop the attempt."""
-        if self.holds(claimed.job.id, claimed.token):
-            self._held[claimed.job.id].stop("lost")
+        if self.holds(job_id, token):
+            self._held[job_id].stop("lost")
 
     def is_over(self, redis_s: float) -> bool:
         """Whether a time of Redis's clock has passed, as far as is known here."""

@@ -25,7 +25,7 @@ class Mailbox:
         on_message: told every message but those that bring jobs: its first word, and the rest.
         on_job: told of a job that was handed to this worker. It was acknowledged before.
         is_late: whether a job that had to be acknowledged until a time of Redis's clock is given to others.
-        on_taken_back: told of a job that was given to others after all.
+        on_taken_back: told of a job that was given to others after all: its id, and the token of its lease.
         on_return: told when Redis is back after it was away: messages may have been lost.
     """
 
@@ -38,7 +38,7 @@ class Mailbox:
         on_message: Callable[[str, str], None],
         on_job: Callable[[ClaimedJob], None],
         is_late: Callable[[float], bool],
-        on_taken_back: Callable[[ClaimedJob], None],
+        on_taken_back: Callable[[str, str], None],
         on_return: Callable[[], None],
     ) -> None:
         self._url = url
@@ -77,26 +77,36 @@ class Mailbox:
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, int):
-            self._answered(self._acknowledged.popleft().claimed, in_time=reply > 0)
+            self._answered(self._acknowledged.popleft(), in_time=reply > 0)
             return
-        messages = [message.partition(" ") for message in (reply[1] if reply else ())]
-        jobs = [self._consumer.handed(rest) for word, _, rest in messages if word == "job"]
+        jobs: list[HandedJob] = []
+        others: list[tuple[str, str]] = []
+        for message in reply[1] if reply else ():
+            word, _, rest = message.partition(" ")
+            if word == "job":
+                jobs.append(self._consumer.handed(rest))
+            else:
+                others.append((word, rest))
         if jobs:
             self._take_jobs(jobs)
         else:
             # Soon: who is woken claims first, and a claim is waited for.
             asyncio.get_running_loop().call_soon(self._read_on)
-        for word, _, rest in messages:
-            if word != "job":
-                self._on_message(word, rest)
+        for word, rest in others:
+            self._on_message(word, rest)
 
     def _take_jobs(self, jobs: Sequence[HandedJob]) -> None:
-        taken = [handed for handed in jobs if not self._is_late(handed.until_s)]
-        # First of all: should a job take this process down, the attempt shall count.
+        taken: list[HandedJob] = []
+        commands: list[bytes] = []
+        for handed in jobs:
+            if not self._is_late(handed.until_s):
+                taken.append(handed)
+                commands.append(handed.acknowledgement)
+        # First of all, before it is even read: should a job take this process down, the attempt shall count.
         self._acknowledged += taken
-        self._wire.send(*(handed.acknowledgement for handed in taken), self._read)
+        self._wire.send(*commands, self._read)
         for handed in taken:
-            self._on_job(handed.claimed)
+            self._on_job(self._consumer.claimed(handed))
         if len(taken) < len(jobs):
             log.warning("jobs that were handed to this worker came too late", jobs=len(jobs) - len(taken))
             self._on_message("wake", "")  # it counts as idle again when it has claimed
@@ -110,10 +120,10 @@ class Mailbox:
         for handed in self._acknowledged:
             self._wire.send(handed.acknowledgement)
 
-    def _answered(self, claimed: ClaimedJob, *, in_time: bool) -> None:
+    def _answered(self, handed: HandedJob, *, in_time: bool) -> None:
         self._wire.expect_reply()  # the one to the read that was sent along
         if self._repeated:
             self._repeated -= 1
         elif not in_time:
-            log.warning("a job that was handed to this worker was given to others", job=claimed.job.id)
-            self._on_taken_back(claimed)
+            log.warning("a job that was handed to this worker was given to others", job=handed.job_id)
+            self._on_taken_back(handed.job_id, handed.token)
