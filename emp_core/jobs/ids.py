@@ -9,11 +9,11 @@ __all__ = ["is_job_id", "is_service_name", "new_job_id"]
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
+"""Of the 13 pairs of digits in an id."""
 
 _lock = threading.Lock()
-_last_ms = 0
-_last_random = 0
-_last_prefix = ""
+_last = 0
 
 
 def new_job_id() -> str:
@@ -22,30 +22,26 @@ def new_job_id() -> str:
     Source: https://github.com/ulid/spec (48 bits of milliseconds, 80 bits of randomness, Crockford's base 32,
     the random part counted up within a millisecond).
     """
-    global _last_ms, _last_random, _last_prefix  # noqa: PLW0603 - "greater than the last one" is state of the process
+    global _last  # noqa: PLW0603 - "greater than the last one" is state of the process
     with _lock:
         now_ms = time.time_ns() // 1_000_000
-        if now_ms > _last_ms:
-            # The top bit stays clear, so that counting up within the millisecond cannot overflow.
-            _last_ms, _last_random = now_ms, int.from_bytes(os.urandom(10), "big") >> 1
-            _last_prefix = _base32(now_ms, pairs=5)
+        if now_ms > _last >> 80:
+            # The random part's top bit stays clear, so that counting up within the millisecond cannot overflow.
+            _last = now_ms << 80 | int.from_bytes(os.urandom(10), "big") >> 1
         else:
-            _last_random += 1
-        return _last_prefix + _base32(_last_random, pairs=8)
+            _last += 1
+        made = _last
+    return "".join([_PAIRS[made >> shift & 1023] for shift in _SHIFTS])
 
 
 def _forget_the_last() -> None:
     """A child that went on counting from its parent's number would make its parent's ids."""
-    global _lock, _last_ms
-    _lock, _last_ms = threading.Lock(), 0
+    global _lock, _last
+    _lock, _last = threading.Lock(), 0
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_the_last)
-
-
-def _base32(value: int, *, pairs: int) -> str:
-    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(10 * (pairs - 1), -1, -10)])
 
 
 def is_job_id(text: str) -> bool:

@@ -35,7 +35,7 @@ def test_threads_never_make_the_same_id_and_each_sees_its_own_grow():
 
 
 def test_ids_sort_by_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ids, "_last_ms", 0)  # and what it was comes back afterwards
+    monkeypatch.setattr(ids, "_last", 0)  # and what it was comes back afterwards
     made = []
     for second in (2_000_000_000, 2_000_000_000.001, 2_000_000_001, 9_000_000_000):
         monkeypatch.setattr(time, "time_ns", lambda at=second: int(at * 1e9))
@@ -60,7 +60,7 @@ def test_a_clock_that_goes_back_does_not_make_smaller_ids(monkeypatch: pytest.Mo
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_that_forked_does_not_make_its_parents_ids(monkeypatch: pytest.MonkeyPatch):
     """Counting up from the same number, within the same millisecond, both would make the same ids."""
-    monkeypatch.setattr(ids, "_last_ms", 0)  # and what it was comes back afterwards
+    monkeypatch.setattr(ids, "_last", 0)  # and what it was comes back afterwards
     monkeypatch.setattr(time, "time_ns", lambda: 2_000_000_000_000_000_000)
     new_job_id()
     reading, writing = os.pipe()
