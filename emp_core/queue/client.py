@@ -85,9 +85,18 @@ class Client(Redis):
         ]
 
     @asynccontextmanager
-    async def wire(self, on_reply: Callable[[Any], None]) -> AsyncIterator[Wire]:
-        """A connection of its own, on which things come when they come; ``on_reply`` is told everything that Redis sends."""
-        wire = await self._links.wire(on_reply)
+    async def wire(
+        self,
+        on_reply: Callable[[Any], None],
+        on_refusal: Callable[[exceptions.RedisError], bool] = lambda _: False,
+    ) -> AsyncIterator[Wire]:
+        """A connection of its own, on which things come when they come.
+
+        Args:
+            on_reply: told everything that Redis sends, but for refusals.
+            on_refusal: told those; the wire ends unless it gives True.
+        """
+        wire = await self._links.wire(on_reply, on_refusal)
         try:
             yield wire
         except exceptions.ResponseError as error:

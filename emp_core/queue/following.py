@@ -13,6 +13,7 @@ from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 from emp_core.queue.events import JobEvent, decode_event, submitted_event
+from emp_core.queue.expecting import Expectations
 from emp_core.queue.listening import Heard, Listener
 from emp_core.queue.reading import JobReader
 
@@ -21,6 +22,7 @@ __all__ = ["Follower"]
 _REREAD_S = 5.0
 _FINAL = frozenset(state.value for state in JobState if state.is_final)
 _UNFINISHED = frozenset(state.value for state in JobState) - _FINAL
+_SUBMITTED = {"status": JobState.PENDING.value}
 _UNKEPT = ("progress", "text")
 
 
@@ -35,17 +37,24 @@ class _Kept:
 class Follower:
     """Reads what happens to jobs."""
 
-    def __init__(self, calls: Calls, reader: JobReader, listener: Listener) -> None:
+    def __init__(self, calls: Calls, reader: JobReader, listener: Listener, expectations: Expectations) -> None:
         self._calls = calls
         self._keys = calls.keys
         self._reader = reader
         self._listener = listener
+        self._expectations = expectations
 
     async def wait(self, job_id: str) -> Job:
         """What `JobQueue.wait` does, without an end."""
-        with self._listener.subscribed(self._keys.done_channel(job_id)) as heard:
-            questions = self._reader.questions(job_id)
-            fields, payload = await heard.subscribed(*questions) or await self._reader.read(job_id)
+        expected = self._expectations.waited_for(job_id)
+        with expected.heard if expected else self._listener.subscribed(self._keys.done_channel(job_id)) as heard:
+            fields: Mapping[str, str]
+            payload: str | None
+            if expected:
+                fields, payload = _SUBMITTED, expected.payload
+            else:
+                questions = self._reader.questions(job_id)
+                fields, payload = await heard.subscribed(*questions) or await self._reader.read(job_id)
             while True:
                 while fields.get("status") in _UNFINISHED:
                     fields = _told(await heard.last(_REREAD_S)) or await self._reader.fields(job_id)

@@ -164,11 +164,19 @@ class Wire(_Taken):
     Args:
         on_reply: told everything that Redis sends, in order: pushes (``["message", channel, text]``,
             ``["subscribe", channel, count]``) and replies.
+        on_refusal: told when Redis refuses a command; the wire ends unless it gives True.
     """
 
-    def __init__(self, connection: QuickSending, reply_s: float, on_reply: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        connection: QuickSending,
+        reply_s: float,
+        on_reply: Callable[[Any], None],
+        on_refusal: Callable[[exceptions.RedisError], bool],
+    ) -> None:
         super().__init__(connection, reply_s)
         self._on_reply = on_reply
+        self._on_refusal = on_refusal
         self._over = asyncio.Event()
         self._error: Exception = exceptions.ConnectionError("it was closed")
         self._greeted = self._sent = False
@@ -202,12 +210,13 @@ class Wire(_Taken):
         self._due = self._due and (not replies or (greeting and self._sent))
         for reply in replies:
             if isinstance(reply, exceptions.RedisError):
-                self._end(reply)
-                return
-            if isinstance(reply, Exception):
+                if not self._greeted or not self._on_refusal(reply):
+                    self._end(reply)
+                    return
+            elif isinstance(reply, Exception):
                 self._end(exceptions.ConnectionError(f"what Redis sent cannot be read: {reply}"))
                 return
-            if self._greeted:
+            elif self._greeted:
                 self._on_reply(reply)
             self._greeted = True
 
@@ -288,9 +297,9 @@ class Links:
             raise
         return connection
 
-    async def wire(self, on_reply: Callable[[Any], None]) -> Wire:
+    async def wire(self, on_reply: Callable[[Any], None], on_refusal: Callable[[exceptions.RedisError], bool]) -> Wire:
         """A connection of its own, on which things come when they come. Whoever asked for it drops it."""
-        return Wire(await self._connected(), self._reply_s, on_reply)
+        return Wire(await self._connected(), self._reply_s, on_reply, on_refusal)
 
     def forget(self) -> None:
         """Use none of these connections for calls to come."""

@@ -1,6 +1,8 @@
 """One subscribed connection for all who wait. What it hears may be lost: then the truth is read from the job."""
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
@@ -24,15 +26,22 @@ LOST = ""
 _LEFT_MOST = 50
 """Channels that nobody listens to any more are unsubscribed from together."""
 _REFUSED_S = 0.5
+_OF_THE_CALL = (exceptions.NoScriptError, exceptions.OutOfMemoryError)
+"""Refusals of a call that say nothing against the connection."""
 _PING = packed("PING")
 
 
 class Heard:
-    """A channel that is listened to while the block lasts: what came on it and was not read yet."""
+    """A channel that is listened to while the block lasts: what came on it and was not read yet.
+
+    Attributes:
+        heard_at: when the last text came, by the monotonic clock.
+    """
 
     def __init__(self, listener: "Listener", name: str) -> None:
         self._listener = listener
         self._name = name
+        self.heard_at = math.inf
         # Unbounded: one job's events are few, and a slow reader must not hold up the others.
         self._texts: deque[str] = deque()
         self._came: asyncio.Future[None] | None = None
@@ -56,9 +65,27 @@ class Heard:
         """
         return self._listener.ask(self._name, questions)
 
+    async def subscribed_before(self, call: bytes) -> Any:
+        """Make a call once Redis has subscribed to the channel, so that nothing is missed of what the call brings about.
+
+        Args:
+            call: a command that was packed.
+
+        Returns:
+            Redis's answer; its refusal as an exception; None: there is no connection, or it was lost meanwhile.
+        """
+        answers = await self._listener.ask(self._name, (call,), refusable=True)
+        return answers[0] if answers else None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what is published now is heard."""
+        return self._listener.hears(self._name)
+
     def put(self, text: str) -> None:
         """Something came."""
         self._texts.append(text)
+        self.heard_at = time.monotonic()
         self._wake()
 
     async def next(self, limit_s: float) -> str | None:
@@ -93,10 +120,15 @@ class Heard:
 
 
 class _Asked:
-    """Questions that were sent along with a subscription."""
+    """Questions that were sent along with a subscription.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        after: the channel of the subscription where a refusal of the question itself is an answer, too.
+    """
+
+    def __init__(self, count: int, after: str | None = None) -> None:
         self.count = count
+        self.after = after
         self.answers: list[Any] = []
         self.done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
@@ -108,9 +140,15 @@ class _Asked:
 
 @define
 class _Channel:
-    """Who listens to a channel. ``missed``: whether something may have been published and not been heard."""
+    """Who listens to a channel.
+
+    Attributes:
+        live: whether Redis said that it is subscribed to.
+        missed: whether something may have been published and not been heard.
+    """
 
     listeners: set[Heard] = field(factory=set)
+    live: bool = False
     missed: bool = False
 
     def tell(self, text: str) -> None:
@@ -141,7 +179,7 @@ class Listener:
         while True:
             client = self._connect()
             try:
-                async with client.wire(self._hear) as wire:
+                async with client.wire(self._hear, self._refused) as wire:
                     self._begin(wire)
                     delay_s = 0.05
                     try:
@@ -166,7 +204,7 @@ class Listener:
             del self._channels[name]
         self._left.clear()
         for channel in self._channels.values():
-            channel.missed = True
+            channel.live, channel.missed = False, True
         if self._channels:
             wire.send(packed("SUBSCRIBE", *self._channels))
 
@@ -184,8 +222,8 @@ class Listener:
             if wire.silent_s >= self._ping_s:
                 self._send(wire, _PING, 1)
 
-    def _send(self, wire: Wire, commands: bytes, count: int) -> _Asked:
-        asked = _Asked(count)
+    def _send(self, wire: Wire, commands: bytes, count: int, after: str | None = None) -> _Asked:
+        asked = _Asked(count, after)
         self._asked.append(asked)
         wire.send(commands)
         return asked
@@ -196,16 +234,37 @@ class Listener:
                 if name in self._channels:
                     self._channels[name].tell(text)
             case ["subscribe", str(name), _]:
-                if name in self._channels and (channel := self._channels[name]).missed:
-                    channel.missed = False
-                    channel.tell(LOST)
+                if name in self._channels:
+                    channel = self._channels[name]
+                    channel.live = True
+                    if channel.missed:
+                        channel.missed = False
+                        channel.tell(LOST)
             case ["unsubscribe", *_]:
                 pass
             case answer:
-                asked = self._asked[0]
-                asked.answers.append(answer)
-                if len(asked.answers) == asked.count:
-                    self._asked.popleft().end()
+                self._answered(answer)
+
+    def _answered(self, answer: Any) -> None:
+        asked = self._asked[0]
+        asked.answers.append(answer)
+        if len(asked.answers) == asked.count:
+            self._asked.popleft().end()
+
+    def _refused(self, error: exceptions.RedisError) -> bool:
+        if not isinstance(error, exceptions.ResponseError) or not self._asked:
+            return False
+        after = self._asked[0].after
+        # Before Redis has said that it is subscribed, it is the subscription that is refused.
+        if after is None or not self.hears(after):
+            return False
+        self._answered(error)
+        # What says that the server is not the right one any more ends the connection all the same.
+        return isinstance(error, _OF_THE_CALL)
+
+    def hears(self, name: str) -> bool:
+        """Whether what is published on a channel now is heard."""
+        return self._wire is not None and name in self._channels and self._channels[name].live
 
     def subscribed(self, name: str) -> Heard:
         """What is published on a channel, from when `Heard.subscribed` answers; `LOST` where something may be missing."""
@@ -219,13 +278,17 @@ class Listener:
         channel.listeners.add(heard)
         self._left.pop(name, None)
 
-    async def ask(self, name: str, questions: Sequence[bytes]) -> list[Any]:
-        """Subscribe to a channel that somebody listens to; see `Heard.subscribed`."""
+    async def ask(self, name: str, questions: Sequence[bytes], *, refusable: bool = False) -> list[Any]:
+        """Subscribe to a channel that somebody listens to; see `Heard.subscribed`.
+
+        Args:
+            refusable: whether a refusal of the question is given as its answer. Otherwise it ends the connection.
+        """
         if self._wire is None:
             return []
         # To one that is subscribed to already, too: it is answered in the same way.
         commands = b"".join((packed("SUBSCRIBE", name), *(questions or (_PING,))))
-        return await self._send(self._wire, commands, len(questions) or 1).done
+        return await self._send(self._wire, commands, len(questions) or 1, name if refusable else None).done
 
     def leave(self, name: str, heard: Heard) -> None:
         """They do not any more."""

@@ -21,6 +21,7 @@ from emp_core.queue.changing import Changer
 from emp_core.queue.connection import Limits, connect, wait_for_redis
 from emp_core.queue.embedded import running
 from emp_core.queue.events import JobEvent
+from emp_core.queue.expecting import Expectations
 from emp_core.queue.explain import Explanation, explain
 from emp_core.queue.following import Follower
 from emp_core.queue.health import QueueHealth, read_health
@@ -44,6 +45,7 @@ class _Parts:
 
     calls: Calls
     reader: JobReader
+    expectations: Expectations
     follower: Follower
     changer: Changer
 
@@ -99,7 +101,9 @@ class JobQueue:
 
     def _made(self, calls: Calls) -> _Parts:
         reader = JobReader(calls, max_attempts=self.settings.max_attempts)
-        return _Parts(calls, reader, Follower(calls, reader, self._listener), Changer(calls, self.settings))
+        expectations = Expectations(self._listener, calls)
+        follower = Follower(calls, reader, self._listener, expectations)
+        return _Parts(calls, reader, expectations, follower, Changer(calls, self.settings))
 
     @property
     def url(self) -> str:
@@ -132,8 +136,7 @@ class JobQueue:
             DuplicateJob: the id or the idempotency key belongs to a job with another body.
         """
         submitter = self._submitter or await self._made_submitter()
-        [job] = await submitter.submit_many((spec,), strict=strict)
-        return job
+        return await submitter.submit(spec, strict=strict)
 
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool = False) -> list[Job]:
         """Put many jobs into the queue, 500 per round trip, or fewer large ones. The jobs come back in the order of the specs.
@@ -148,10 +151,12 @@ class JobQueue:
         return await submitter.submit_many(specs, strict=strict)
 
     async def _made_submitter(self) -> Submitter:
-        calls = self._open.calls
+        parts = self._open
         # In a thread: the first one imports what plugins are loaded with.
         preparer = await to_thread.run_sync(self._preparer)
-        self._submitter = Submitter(calls, self.settings, self.get, self.workers, preparer)
+        self._submitter = Submitter(
+            parts.calls, self.settings, parts.expectations, get=self.get, workers=self.workers, preparer=preparer
+        )
         return self._submitter
 
     def _preparer(self) -> "Preparer | None":
@@ -271,7 +276,9 @@ class JobQueue:
             JobNotFound: there is no such job, or its payload was forgotten.
             IllegalTransition: it is in another state.
         """
-        await self._open.changer.retry(await self.get(job_id, payload=False))
+        job = await self.get(job_id, payload=False)
+        self._open.expectations.forget(job_id)
+        await self._open.changer.retry(job)
         return await self.get(job_id)
 
     async def set_priority(self, job_id: str, priority: int) -> Job:

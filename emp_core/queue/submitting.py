@@ -17,6 +17,7 @@ from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
+from emp_core.queue.expecting import Expectations
 from emp_core.queue.explain import tell_unserved, unserved_reasons
 from emp_core.queue.scripts import load_script
 from emp_core.queue.workers import WorkerView
@@ -55,6 +56,8 @@ class Submitter:
         self,
         calls: Calls,
         settings: Settings,
+        expectations: Expectations,
+        *,
         get: Callable[[str], Awaitable[Job]],
         workers: Callable[[], Awaitable[list[WorkerView]]],
         preparer: "Preparer | None" = None,
@@ -62,6 +65,7 @@ class Submitter:
         self._preparer = preparer
         self._calls = calls
         self._settings = settings
+        self._expectations = expectations
         self._get = get
         self._workers = workers
         constants = {
@@ -74,35 +78,46 @@ class Submitter:
         self._script = load_script("submit").bound(calls.keys, constants)
         self._asked_at: dict[str, float] = {}
 
+    async def submit(self, spec: JobSpec, *, strict: bool) -> Job:
+        """What `JobQueue.submit` does."""
+        batch = await self._prepared((spec,), strict=strict)
+        reply = await self._calls.repeated(partial(self._send_one, batch))
+        [job] = await self._submitted((batch,), (reply,))
+        return job
+
     async def submit_many(self, specs: Iterable[JobSpec], *, strict: bool) -> list[Job]:
         """What `JobQueue.submit_many` does."""
-        most = self._settings.max_payload_bytes
-        said = list(specs)
+        batches: list[_Batch] = []
+        replies: list[Any] = []
+        for trip in _trips(await self._prepared(list(specs), strict=strict)):
+            some = [trip[start : start + _BATCH] for start in range(0, len(trip), _BATCH)]
+            batches += some
+            replies += await self._calls.repeated(partial(self._send, [_call_of(batch) for batch in some]))
+        return await self._submitted(batches, replies)
+
+    async def _prepared(self, said: Sequence[JobSpec], *, strict: bool) -> _Batch:
+        """The specs as they go into the queue."""
         prepared = said if self._preparer is None else await self._preparer.prepare(said)
+        most = self._settings.max_payload_bytes
         encoded = [
             (spec, spec.id or new_job_id(), encode_spec(spec, max_payload_bytes=most, said=given))
             for spec, given in zip(prepared, said, strict=True)
         ]
         if strict:
             self._refuse_unserved({entry.requirement for _, _, entry in encoded}, await self._workers())
-        batches: list[_Batch] = []
-        replies: list[Any] = []
-        for trip in _trips(encoded):
-            some = [trip[start : start + _BATCH] for start in range(0, len(trip), _BATCH)]
-            batches += some
-            replies += await self._calls.repeated(partial(self._send, [_call_of(batch) for batch in some]))
-        return await self._submitted_batches(batches, replies)
+        return encoded
 
-    async def _submitted_batches(self, batches: Sequence[_Batch], replies: Sequence[Any]) -> list[Job]:
+    async def _submitted(self, batches: Sequence[_Batch], replies: Sequence[Any]) -> list[Job]:
         jobs: list[Job] = []
         unserved: dict[str, Job] = {}
         for batch, text in zip(batches, replies, strict=True):
             now, *answers = json.loads(text)
             created_at = from_us(now)
-            for (spec, _, entry), code, job_id, serving in zip(
+            for (spec, sent_id, entry), code, job_id, serving in zip(
                 batch, answers[::3], answers[1::3], answers[2::3], strict=True
             ):
                 if code != 1:
+                    self._expectations.forget(sent_id)
                     jobs.append(await self._not_taken(code, job_id))
                     continue
                 job = _new_job(job_id, spec, created_at, self._settings.max_attempts)
@@ -112,6 +127,18 @@ class Submitter:
         if unserved:
             await self._warn_of_unserved(unserved, await self._workers())
         return jobs
+
+    async def _send_one(self, batch: _Batch) -> str:
+        call = _call_of(batch)
+        # WAIT would hold up whatever else comes on the connection that is listened on.
+        if not self._settings.wait_replicas:
+            [(_, job_id, entry)] = batch
+            made = partial(self._script.call, *call)
+            reply: str | None = await self._expectations.submit(job_id, entry.payload, made)
+            if reply is not None:
+                return reply
+        [reply] = await self._send((call,))
+        return reply
 
     def _send(self, calls: Sequence[_Call]) -> Awaitable[list[Any]]:
         return self._script.together(

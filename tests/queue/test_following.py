@@ -82,25 +82,26 @@ async def test_a_job_that_is_done_is_waited_for_in_one_round_trip(queue: JobQueu
     assert done == await queue.get(job.id)
 
 
-async def test_whoever_settles_a_job_tells_it_as_a_whole(queue: JobQueue, hands: Hands):
+@pytest.mark.parametrize("how", ["failed", "lost"])
+async def test_whoever_settles_a_job_tells_it_as_a_whole(queue: JobQueue, hands: Hands, how: str):
     hand = await hands(max_crashes=1)
-    for job_id in ("failed", "lost"):
-        [job] = await put(queue, f"j-{job_id}", payload={"n": 1})
-        claimed = await hand.take_one()
-        async with commands_of(queue, job.id) as commands, waiting(queue, job.id) as waiter:
-            assert await commands.names() == ["SUBSCRIBE", "HGETALL", "EVAL"]
-            if job_id == "failed":
-                await hand.finish(
-                    claimed, "failed", error=encode_error(JobError("broken", "it broke", details={"n": [1]}))
-                )
-            else:
-                await end_lease(queue, job.id)
-                await hand.house.sweep(rescue=True)
-            assert (await waiter).status == "failed"
-            assert set(await commands.names()) <= {"EVALSHA", "ZADD"}
-        assert await waiter == await queue.get(job.id)
+    [job] = await put(queue, "j1", payload={"n": 1})
+    claimed = await hand.take_one()
+    async with commands_of(queue, job.id) as commands, waiting(queue, job.id) as waiter:
+        assert await commands.names() == ["SUBSCRIBE", "HGETALL", "EVAL"]
+        if how == "failed":
+            error = encode_error(JobError("broken", "it broke", details={"n": [1]}))
+            await hand.finish(claimed, "failed", error=error)
+        else:
+            await end_lease(queue, job.id)
+            await hand.house.sweep(rescue=True)
+        assert (await waiter).status == "failed"
+        assert set(await commands.names()) <= {"EVALSHA", "ZADD"}
+    assert await waiter == await queue.get(job.id)
 
-    [job] = await put(queue, "j-cancelled", payload={"n": 1})
+
+async def test_whoever_cancels_a_job_tells_it_as_a_whole(queue: JobQueue):
+    [job] = await put(queue, "j1", payload={"n": 1})
     async with commands_of(queue, job.id) as commands, waiting(queue, job.id) as waiter:
         await commands.names()
         cancelled = await queue.cancel(job.id)

@@ -396,7 +396,7 @@ async def test_a_wire_tells_what_comes_when_it_comes():
             all_heard.set()
 
     async with links_to(publish) as links:
-        wire = await links.wire(hear)
+        wire = await links.wire(hear, lambda _: False)
         wire.send(PING)
         with anyio.fail_after(5):
             await all_heard.wait()
@@ -406,7 +406,7 @@ async def test_a_wire_tells_what_comes_when_it_comes():
 
 async def test_a_wire_on_which_nothing_is_due_may_be_silent_and_one_that_owes_a_reply_may_not():
     async with links_to(greet_only, reply_s=0.1) as links:
-        wire = await links.wire(lambda _: None)
+        wire = await links.wire(lambda _: None, lambda _: False)
         with anyio.move_on_after(0.3) as quiet:
             await wire.ended()
         assert quiet.cancelled_caught
@@ -425,7 +425,7 @@ async def test_a_wire_on_which_nothing_is_due_may_be_silent_and_one_that_owes_a_
 
 async def test_a_wire_owes_the_reply_of_what_was_sent_along_with_its_greeting():
     async with links_to(greet_only, reply_s=0.1) as links:
-        wire = await links.wire(lambda _: None)
+        wire = await links.wire(lambda _: None, lambda _: False)
         wire.send(PING)
         with anyio.fail_after(5), pytest.raises(exceptions.TimeoutError):
             await wire.ended()
@@ -443,7 +443,7 @@ async def test_a_wire_that_answered_one_of_two_commands_owes_the_other_to_whom_s
             assert reply == 1
             wire.expect_reply()
 
-        wire = await links.wire(hear)
+        wire = await links.wire(hear, lambda _: False)
         wire.send(PING, PING)
         with anyio.fail_after(5), pytest.raises(exceptions.TimeoutError):
             await wire.ended()
@@ -466,6 +466,6 @@ async def test_a_wire_says_why_it_ended(sent: bytes, error: type[Exception], sai
             await silence(stream)
 
     async with links_to(answer) as links:
-        wire = await links.wire(lambda _: None)
+        wire = await links.wire(lambda _: None, lambda _: False)
         with anyio.fail_after(5), pytest.raises(error, match=said):
             await wire.ended()

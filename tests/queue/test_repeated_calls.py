@@ -82,7 +82,8 @@ async def test_no_outcomes_are_no_problem(hands: Hands):
 
 async def test_the_same_submit_takes_the_job_once(queue: JobQueue):
     """The very same call, sent again because its reply was lost."""
-    submitter = Submitter(queue._open.calls, queue.settings, queue.get, queue.workers)
+    parts = queue._open
+    submitter = Submitter(parts.calls, queue.settings, parts.expectations, get=queue.get, workers=queue.workers)
     sent: list[object] = []
     send = submitter._send
 
