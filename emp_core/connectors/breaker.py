@@ -101,7 +101,8 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.abandoned()
+        if not self._told:
+            self.abandoned()
 
 
 class Breaker:
@@ -159,13 +160,20 @@ class Breaker:
             case BreakerState.HALF_OPEN:
                 return not self._probing
 
+    def room(self, free: int) -> int:
+        """How many jobs may be sent to so many free places now: one at most while it wants a probe."""
+        if self._state is BreakerState.CLOSED:
+            return free
+        return min(1, free) if self.admits else 0
+
     def admit(self) -> Permit | None:
         """The right to send something, or None. While it is not closed, exactly one holds it at a time: the probe."""
-        if not self.admits:
-            return None
-        if self._state is BreakerState.OPEN:
-            self._change(BreakerState.HALF_OPEN)
-        self._probing = self._state is BreakerState.HALF_OPEN
+        if self._state is not BreakerState.CLOSED:
+            if not self.admits:
+                return None
+            if self._state is BreakerState.OPEN:
+                self._change(BreakerState.HALF_OPEN)
+            self._probing = True
         return Permit(self, self._era)
 
     def trip(self, reason: str) -> None:

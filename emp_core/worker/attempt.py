@@ -260,7 +260,9 @@ def _leaves(error: Exception) -> Any:
         yield error
 
 
-def _gpu_record(use: GpuUse) -> str:
+def _gpu_record(use: GpuUse | None) -> str:
+    if use is None:
+        return ""
     memory = "" if use.memory_mb is None else f',"gpu_memory_mb":{use.memory_mb}'
     return memory if use.utilization is None else f'{memory},"gpu_utilization":{use.utilization}'
 

@@ -55,11 +55,12 @@ class Claimer:
         self._woken.set()
 
     def handed(self, job_id: str) -> None:
-        """A job was handed to this worker while it was idle. It counts as idle again when it has claimed."""
+        """A job was handed to this worker while it was idle, and is about to begin. It counts as idle again when it has
+        claimed.
+        """
         self._handed = job_id
-        # The job begins first, and if it ends at once its outcome is sent first.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, self._woken.set)
+        # Later than the job, so that its outcome is sent first if it ends at once.
+        asyncio.get_running_loop().call_soon(self._woken.set)
 
     def slot_freed(self) -> None:
         """A slot became free."""

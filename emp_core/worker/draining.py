@@ -18,20 +18,20 @@ class Drain:
 
     Args:
         grace_s: how long jobs may run on.
+
+    Attributes:
+        has_begun: whether no more jobs are taken.
     """
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
+        self.has_begun = False
         self._begun = anyio.Event()
         self._cut_short = anyio.Event()
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether no more jobs are taken."""
-        return self._begun.is_set()
-
     def begin(self) -> None:
         """Take no more jobs."""
+        self.has_begun = True
         self._begun.set()
 
     def cut_short(self) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 import anyio
-from attrs import define, field
+from attrs import define
 
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
@@ -28,13 +28,14 @@ class Held:
         scope: cancels the attempt; None before it begins and after it ended.
         stopped: why the attempt was stopped from outside: ``cancelled``, ``lost``, ``drained``; empty if it was not.
         finished: whether it has an outcome, recorded or about to be.
+        gpu: what was seen of the GPU meanwhile, once somebody looked.
     """
 
     claimed: ClaimedJob
     scope: anyio.CancelScope | None = None
     stopped: str = ""
     finished: bool = False
-    gpu: GpuUse = field(factory=GpuUse)
+    gpu: GpuUse | None = None
     progress: float | None = None
     message: str = ""
     service_job_id: str = ""
@@ -46,6 +47,11 @@ class Held:
         self.stopped = self.stopped or why
         if self.scope is not None:
             self.scope.cancel()
+
+    def gpu_use(self) -> GpuUse:
+        """What to note of the GPU while it runs."""
+        self.gpu = self.gpu or GpuUse()
+        return self.gpu
 
     def take_changes(self) -> Lease:
         """The lease with what changed since it was last taken."""
@@ -100,7 +106,7 @@ class Leases:
 
     def hold(self, claimed: ClaimedJob) -> Held:
         """Take a lease into care. One of the same job that is there is lost by that: the queue gave the job away in between."""
-        if (before := self.find(claimed.job.id)) is not None:
+        if (before := self._held.get(claimed.job.id)) is not None:
             before.stop("lost")
         held = Held(claimed)
         self._held[claimed.job.id] = held

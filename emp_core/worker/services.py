@@ -4,7 +4,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.abc import TaskGroup
 
 from emp_core.connectors.base import Connector, Health, ServiceInfo
 from emp_core.connectors.breaker import Breaker, BreakerPolicy, BreakerState, Permit
@@ -105,14 +104,8 @@ class ServiceRunner:
 
     @property
     def free(self) -> int:
-        """Slots that may be filled now; one at most while the breaker wants a probe."""
-        if self._withdrawn or not self._breaker.admits:
-            return 0
-        return self.slots.free if self._breaker.state is BreakerState.CLOSED else min(1, self.slots.free)
-
-    def put(self, held: Held, group: TaskGroup) -> None:
-        """Run a job here."""
-        self.slots.put(held, group)
+        """Slots that may be filled now."""
+        return 0 if self._withdrawn else self._breaker.room(self.slots.free)
 
     async def _run_job(self, held: Held) -> None:
         permit = self._breaker.admit()
@@ -125,6 +118,8 @@ class ServiceRunner:
     def _attempt_ended(self, permit: Permit, failure: Exception | None) -> None:
         """Failures of the service itself withdraw it until it works again; failures of the job do not."""
         match failure:
+            case None:
+                permit.succeeded()
             case ServiceBroken():
                 self._breaker.trip(failure.message)
             case AuthenticationFailed() | QuotaExhausted():

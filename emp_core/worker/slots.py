@@ -28,7 +28,7 @@ class Slots:
         self._on_free = on_free
         self._busy = 0
         self._ready: deque[Held] = deque()
-        self._resting: list[asyncio.Event] = []
+        self._resting: list[asyncio.Future[None]] = []
         self._waking = False
 
     @property
@@ -48,12 +48,14 @@ class Slots:
         # run by one task, and jobs that wait have one each.
         self._waking = True
         if self._resting:
-            self._resting.pop().set()
+            woken = self._resting.pop()
+            if not woken.done():  # else its task was cancelled, as all of them are then
+                woken.set_result(None)
         else:
             group.start_soon(self._task, group, name="emp slot")
 
     async def _task(self, group: TaskGroup) -> None:
-        woken = asyncio.Event()
+        loop = asyncio.get_running_loop()
         while True:
             self._waking = False
             ran = 0
@@ -71,6 +73,5 @@ class Slots:
                 finally:
                     self._busy -= 1
                     self._on_free()
-            self._resting.append(woken)
-            await woken.wait()
-            woken.clear()
+            self._resting.append(woken := loop.create_future())
+            await woken

@@ -81,6 +81,7 @@ class Worker:
         self._running: anyio.Event | None = None
         self._resources = machine_resources(settings)
         self._services: dict[str, ServiceRunner] = {}
+        self._accepting: dict[str, ServiceRunner] = {}
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, index: int = 0) -> Self:
@@ -161,7 +162,7 @@ class Worker:
             on_claim=self._claimed,
         )
         self._gpu_watch = GpuWatch(
-            settings.gpu_id or 0, lambda: [held.gpu for held in self._leases.running()], self._gpu_changed
+            settings.gpu_id or 0, lambda: [held.gpu_use() for held in self._leases.running()], self._gpu_changed
         )
         self._notices = NoticeWatch(notices_of(settings, self._plugins, environment()), self.drain)
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
@@ -176,7 +177,7 @@ class Worker:
             on_return=self._returned,
         )
         for binding in self._bindings:
-            self._services[binding.service] = ServiceRunner(
+            service = self._services[binding.service] = ServiceRunner(
                 binding,
                 self._plugins.connector_class(binding.connector).for_service(binding.config),
                 capacity_of(settings, binding.service),
@@ -186,6 +187,8 @@ class Worker:
                 on_change=self._services_changed,
                 on_free=self._claimer.slot_freed,
             )
+            for required in service.accepts:
+                self._accepting.setdefault(required, service)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -321,17 +324,14 @@ class Worker:
                 self._begin(claimed)
 
     def _begin(self, claimed: ClaimedJob) -> None:
-        self._service_for(claimed.job.service_required).put(self._leases.hold(claimed), self._group)
+        self._accepting[claimed.job.service_required].slots.put(self._leases.hold(claimed), self._group)
 
     def _handed(self, claimed: ClaimedJob) -> None:
-        self._claimer.handed(claimed.job.id)
-        if self._drain.has_begun or self._service_for(claimed.job.service_required).free <= 0:
+        if self._drain.has_begun or self._accepting[claimed.job.service_required].free <= 0:
             self._finisher.release(self._leases.hold(claimed))
         else:
             self._begin(claimed)
-
-    def _service_for(self, required: str) -> ServiceRunner:
-        return next(service for service in self._services.values() if required in service.accepts)
+        self._claimer.handed(claimed.job.id)
 
     async def _run_job(self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]) -> None:
         outcome, finish = await self._attempts.run(connector, held, on_end)
@@ -383,7 +383,7 @@ class Worker:
             return
         try:
             with anyio.move_on_after(2):
-                await self._service_for(held.claimed.job.service_required).connector.cancel_job(job_id)
+                await self._accepting[held.claimed.job.service_required].connector.cancel_job(job_id)
         except Exception as error:  # the attempt is stopped all the same
             log.warning("the connector's cancel_job failed", job=job_id, error=str(error))
         held.stop("cancelled")
