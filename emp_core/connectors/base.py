@@ -100,9 +100,8 @@ class Connector(ABC):
     @classmethod
     def payload_class_of(cls, service_required: str) -> type | None:
         """The class that payloads of jobs for this service must fit."""
-        if isinstance(cls.payload_class, Mapping):
-            return cls.payload_class.get(service_required)
-        return cls.payload_class
+        kinds = cls.payload_class
+        return kinds if kinds is None or isinstance(kinds, type) else kinds.get(service_required)
 
     @classmethod
     def payload_of(cls, job: Job | JobSpec) -> Any:

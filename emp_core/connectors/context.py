@@ -78,13 +78,11 @@ class JobContext:
         self.payload: Any = job.payload if payload is None else payload
         self.attempt = job.attempt
         self.deadline = deadline
-        run, at, endpoint = (job.service_job_id or "").partition(_AT)
-        self.service_job_id: str | None = run or None
-        moved = _MOVED.fullmatch(endpoint)
-        if moved:
-            endpoint = moved[1]
-        self.endpoint: str | None = endpoint if at else None
-        self.moves = int(moved[2]) if at and moved else 0
+        self.service_job_id: str | None = None
+        self.endpoint: str | None = None
+        self.moves = 0
+        if job.service_job_id is not None:
+            self._take_up(job.service_job_id)
         self._store = store
         self._inputs = inputs
         self._report = report
@@ -96,6 +94,13 @@ class JobContext:
         self._percent = 0.0
         self._saved: list[Artifact] = []
         self._has_text = False
+
+    def _take_up(self, checkpoint: str) -> None:
+        run, at, endpoint = checkpoint.partition(_AT)
+        self.service_job_id = run or None
+        if at:
+            moved = _MOVED.fullmatch(endpoint)
+            self.endpoint, self.moves = (moved[1], int(moved[2])) if moved else (endpoint, 0)
 
     @cached_property
     def log(self) -> Logger:

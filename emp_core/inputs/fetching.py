@@ -6,20 +6,22 @@ import io
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio
 from anyio.to_thread import run_sync
-from attrs import Factory, define, field, frozen
+from attrs import define, field, frozen
 
 from emp_core.errors import InputError, InputUnavailable
-from emp_core.inputs.artifacts import ArtifactFiles
 from emp_core.inputs.files import Input, Source, safe_name
-from emp_core.inputs.folder import AttemptFolder, WorkFolders
+from emp_core.inputs.folder import AttemptFolder
 from emp_core.inputs.media_types import HEAD_BYTES, extension_of, is_accepted, settled_type
-from emp_core.inputs.paths import LocalFiles
-from emp_core.inputs.web import WebFiles
 from emp_core.jobs.inputs import InputPlace, InputRef, Place, inputs_of, with_values
+from emp_core.jobs.model import Job
+from emp_core.storage.interface import ArtifactStore
+
+if TYPE_CHECKING:  # it makes these
+    from emp_core.inputs.taking import InputTaking
 
 __all__ = ["JobInputs"]
 
@@ -33,6 +35,8 @@ class _Open:
     """What an attempt has once it fetches a file: most never do, and cost nothing."""
 
     folder: AttemptFolder
+    left: int
+    """Bytes that its files may have yet, all together."""
     known: "dict[InputRef, _Once]" = field(factory=dict)
     turns: anyio.CapacityLimiter = field(factory=lambda: anyio.CapacityLimiter(_AT_ONCE))
 
@@ -42,15 +46,13 @@ class JobInputs:
     """The files of one attempt. What is referred to twice is fetched once.
 
     Args:
-        max_bytes: what all files of the attempt together may have.
+        taking: what takes the files of all jobs.
+        own_store: the store that the job brought with it.
     """
 
-    _folders: WorkFolders
-    _web: WebFiles
-    _paths: LocalFiles
-    _artifacts: ArtifactFiles
-    max_bytes: int
-    _left: int = field(init=False, default=Factory(lambda self: self.max_bytes, takes_self=True))
+    _taking: "InputTaking"
+    _job: Job
+    _own_store: ArtifactStore | None
     _open: _Open | None = field(init=False, default=None)
 
     async def aclose(self) -> None:
@@ -70,12 +72,12 @@ class JobInputs:
             InputUnavailable: it could not be had now.
             StorageUnavailable: the artifact store does not work.
         """
-        opened = self._open = self._open or _Open(AttemptFolder(self._folders))
+        opened = self._open = self._open or _Open(AttemptFolder(self._taking.folders), self._taking.max_bytes)
         once = opened.known.setdefault(ref, _Once())
         async with once.lock:
             if once.found is None:
                 async with opened.turns:
-                    once.found = await self._fetch(ref, opened.folder)
+                    once.found = await self._fetch(ref, opened)
         found, types = once.found.file, once.found.types
         if not any(is_accepted(one, accept) for one in types):
             raise InputError(
@@ -130,38 +132,38 @@ class JobInputs:
             raise _the_failure(failures) from None
         return made
 
-    async def _fetch(self, ref: InputRef, folder: AttemptFolder) -> "_Found":
+    async def _fetch(self, ref: InputRef, opened: _Open) -> "_Found":
         taken: list[_Found] = []
 
         async def take(source: Source) -> None:
-            taken.append(await self._take(ref, source, folder))
+            taken.append(await self._take(ref, source, opened))
 
         match ref.source:
             case "url":
-                await self._web.fetch(ref.at, take)
+                await self._taking.web.fetch(ref.at, take)
             case "artifact":
-                await take(await self._artifacts.open(ref.at))
+                await take(await self._taking.artifacts_of(self._job, self._own_store).open(ref.at))
             case "base64":
                 await take(Source(_read(io.BytesIO(b64decode(ref.at)))))
             case "path":
-                with contextlib.closing(await run_sync(self._paths.open, ref.at)) as file:
+                with contextlib.closing(await run_sync(self._taking.paths.open, ref.at)) as file:
                     await take(Source(_read(file), name=PurePosixPath(ref.at).name))
         return taken[-1]
 
-    async def _take(self, ref: InputRef, source: Source, folder: AttemptFolder) -> "_Found":
+    async def _take(self, ref: InputRef, source: Source, opened: _Open) -> "_Found":
         """Write a file down while it comes, and look at it."""
-        self._check_size(ref, source.size_bytes or 0, self._left)
-        written = _Written(await folder.new_file())
+        self._check_size(ref, source.size_bytes or 0, opened.left)
+        written = _Written(await opened.folder.new_file())
         try:
             async for piece in _in_pieces(source.chunks):
-                self._check_size(ref, written.size_bytes + len(piece), written.size_bytes + self._left)
+                self._check_size(ref, written.size_bytes + len(piece), written.size_bytes + opened.left)
                 # Before it is written: files that come side by side share what is left.
-                self._left -= len(piece)
+                opened.left -= len(piece)
                 written.size_bytes += len(piece)
                 await run_sync(written.add, piece)
             return _looked_at(written, ref, source)
         except BaseException:
-            self._left += written.size_bytes
+            opened.left += written.size_bytes
             raise
         finally:
             with anyio.CancelScope(shield=True):  # local and short
@@ -175,9 +177,9 @@ class JobInputs:
             )
         if size_bytes > left:
             raise InputError(
-                f"the job's files have more than {self.max_bytes:,} bytes together",
+                f"the job's files have more than {self._taking.max_bytes:,} bytes together",
                 hint="EMP_INPUT_MAX_BYTES says how many this worker takes",
-                details={"reason": "too_large", "limit_bytes": self.max_bytes},
+                details={"reason": "too_large", "limit_bytes": self._taking.max_bytes},
             )
 
 

@@ -27,6 +27,7 @@ class InputTaking:
     """Takes the files of all jobs of one worker: within its limits, from where its operator allows it.
 
     Args:
+        max_bytes: what all files of an attempt together may have.
         store: the worker's default artifact store.
         named: gives its further ones, in which an artifact may be, too.
         facts_of: reads what is known of another job, to tell whose its artifacts are.
@@ -70,8 +71,11 @@ class InputTaking:
         Args:
             own_store: the store that the job brought with it.
         """
-        artifacts = ArtifactFiles(job, lambda: chain((self.store,), self.named()), self.facts_of, own_store)
-        return JobInputs(self.folders, self.web, self.paths, artifacts, self.max_bytes)
+        return JobInputs(self, job, own_store)
+
+    def artifacts_of(self, job: Job, own_store: ArtifactStore | None) -> ArtifactFiles:
+        """The artifacts that a job may read."""
+        return ArtifactFiles(job, lambda: chain((self.store,), self.named()), self.facts_of, own_store)
 
     async def aclose(self) -> None:
         """Remove what is left. Attempts must be over."""

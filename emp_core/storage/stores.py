@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Self
 
 import anyio
@@ -110,8 +110,7 @@ class Stores:
             except ConfigError as error:
                 log.warning("an artifact store cannot be used here", name=name, error=error.message)
 
-    @asynccontextmanager
-    async def of(self, ctx: Destination | None) -> AsyncIterator[ArtifactStore]:
+    def of(self, ctx: Destination | None) -> AbstractAsyncContextManager[ArtifactStore]:
         """The store for a job's outputs, as long as the block lasts: the one it names, the one it brings, or the default one.
 
         One that was not used yet is tried before anything is done for the job.
@@ -123,12 +122,9 @@ class Stores:
             StorageUnavailable: the store cannot be reached or written now.
         """
         if ctx is None or ctx.storage is None:
-            yield self.get()
-        elif (name := ctx.storage.get("store")) is not None:
-            yield await self._named(name)
-        else:
-            async with self._of_job(ctx.storage) as store:
-                yield store
+            return nullcontext(self.get())
+        name = ctx.storage.get("store")
+        return self._of_job(ctx.storage) if name is None else self._named(name)
 
     @staticmethod
     def is_brought(ctx: Destination | None) -> bool:
@@ -146,7 +142,8 @@ class Stores:
             except Exception as error:  # a plugin's store may raise anything, and the others have to be closed
                 log.warning("a store failed to close", store=repr(store), error=str(error))
 
-    async def _named(self, name: str) -> ArtifactStore:
+    @asynccontextmanager
+    async def _named(self, name: str) -> AsyncIterator[ArtifactStore]:
         try:
             store = self.get(name)
         except ConfigError as error:
@@ -154,7 +151,7 @@ class Stores:
         if name not in self._proven:
             await store.check()
             self._proven.add(name)
-        return store
+        yield store
 
     @asynccontextmanager
     async def _of_job(self, storage: Mapping[str, str]) -> AsyncIterator[ArtifactStore]:

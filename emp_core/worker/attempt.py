@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -29,7 +30,6 @@ from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Finish
-from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.stores import Stores
 from emp_core.worker.gpus import GpuUse
 from emp_core.worker.leases import Held, Leases
@@ -133,29 +133,25 @@ class Attempts:
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)
         async with self.stores.of(job.ctx) as store:
-            return await self._process_in(store, connector, held, payload)
-
-    async def _process_in(self, store: ArtifactStore, connector: Connector, held: Held, payload: Any) -> _Done:
-        job = held.claimed.job
-        inputs = self.inputs.of(job, own_store=store if self.stores.is_brought(job.ctx) else None)
-        context = JobContext(
-            job,
-            store=store,
-            inputs=inputs,
-            report=lambda percent, message, preview: self._report(held, percent, message, preview),
-            save_checkpoint=lambda service_job_id: self._checkpoint(held, service_job_id),
-            secure_checkpoint=lambda service_job_id: self.leases.checkpoint_now(held, service_job_id),
-            put_out=lambda text: self.leases.put_out(held, text),
-            is_handed_on=lambda: held.stopped in _HANDED_ON,
-            warn=lambda message: self._tell_warning(job, message),
-            deadline=job.deadline_at,
-            payload=payload,
-        )
-        try:
-            result = await connector.process_job(job, context)
-        finally:
-            await inputs.aclose()
-        return await self._fit(context, result)
+            inputs = self.inputs.of(job, own_store=store if self.stores.is_brought(job.ctx) else None)
+            context = JobContext(
+                job,
+                store=store,
+                inputs=inputs,
+                report=partial(self._report, held),
+                save_checkpoint=partial(self._checkpoint, held),
+                secure_checkpoint=partial(self.leases.checkpoint_now, held),
+                put_out=partial(self.leases.put_out, held),
+                is_handed_on=lambda: held.stopped in _HANDED_ON,
+                warn=partial(self._tell_warning, job),
+                deadline=job.deadline_at,
+                payload=payload,
+            )
+            try:
+                result = await connector.process_job(job, context)
+            finally:
+                await inputs.aclose()
+            return await self._fit(context, result)
 
     async def _store_works(self) -> bool:
         try:
