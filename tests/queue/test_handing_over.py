@@ -227,6 +227,15 @@ async def test_a_lane_whose_jobs_are_all_handed_over_is_in_use(queue: JobQueue, 
     assert await hand.inbox() == []
 
 
+async def test_who_listens_to_all_jobs_hears_of_it_once(queue: JobQueue, hands: Hands):
+    await waiting(hands)
+    async with queue.client.pubsub() as listener:
+        await listener.subscribe(f"{queue.keys.namespace}job:status:update")
+        await put(queue, "a", "b")
+        heard = [await listener.get_message(timeout=10.0) for _ in range(3)]
+    assert [told["data"] for told in heard if told] == [1, "a", "b"]
+
+
 # -- slots -----------------------------------------------------------------------------------------------------------
 
 

@@ -6,12 +6,18 @@ local JOB_EVENTS_MAX = 200
 local STREAM_CHUNK = 16
 
 local emitted = {}
+-- The job whose id was published last.
+local told_of
 
 -- fragment: JSON members to go into the entry, without braces, beginning with a comma; or ''.
 local function entry_of(id, name, at, fragment)
   local entry = '{"event":"' .. name .. '","job":"' .. id .. '","at":' .. us(at) .. fragment .. '}'
   emitted[#emitted + 1] = entry
-  redis.call('PUBLISH', prefix .. 'job:status:update', id)
+  -- Once for all that a script writes of a job at a time: who listens reads the job after it.
+  if told_of ~= id then
+    told_of = id
+    redis.call('PUBLISH', prefix .. 'job:status:update', id)
+  end
   return entry
 end
 
