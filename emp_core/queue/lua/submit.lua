@@ -4,7 +4,7 @@
 --- keys: pending scheduled deadlines
 --- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
 --- rest: per job: a JSON list (id lane requirement customer priority start_at deadline_at idempotency_key digest, then names and values of the hash), payload
---- returns: JSON [now, then per job code, id, workers serving its lane (-1: the lane is new)]
+--- returns: JSON [now, then per job code, id, how many workers serve its lane, at least (-1: the lane is new)]
 --- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes
 
 local now = clock()
@@ -30,7 +30,7 @@ local function known(id, idempotency_key, digest)
   return first, digest == '' or redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') == digest
 end
 
--- Workers that serve a lane, once that was looked up; -1: the lane is new.
+-- How many workers serve a lane, at least, once that is known; -1: the lane is new.
 local serving = {}
 
 for _ = 1, tonumber(count) do
@@ -49,14 +49,15 @@ for _ = 1, tonumber(count) do
     if is_new then
       open_lane(lane, requirement, now)
       serving[lane] = -1
-    elseif not serving[lane] then
-      serving[lane] = redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers')
     end
     local job = prefix .. 'jobs:' .. id
     local later = start_at ~= '' and tonumber(start_at) > now
     local arrival = (later and tonumber(start_at) or now) - tonumber(priority) * tonumber(step_us)
     local status = later and 'scheduled' or 'pending'
-    redis.call('HSET', job, 'status', status, 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10))
+    local taker, idle
+    if count == '1' and not later and fits_an_inbox(payload, spec) then
+      taker, idle = taker_for(lane, customer, now)
+    end
     redis.call('SET', job .. ':payload', payload)
     if idempotency_key ~= '' then
       redis.call('SET', prefix .. 'idem:' .. idempotency_key, id, 'PX', keep_idempotency_ms)
@@ -67,19 +68,17 @@ for _ = 1, tonumber(count) do
     -- Not into the job's own list: a list of one entry takes more memory than the rest of a small job. Whoever reads the
     -- list knows from the hash when the job was submitted.
     entry_of(id, 'submitted', now, ',"status":"' .. status .. '"')
-    if later then
-      put_due(scheduled_key, start_at, id)
+    if taker then
+      serving[lane] = serving[lane] or 1
+      hand_over(taker, id, lane, customer, { 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10) }, payload, now)
     else
-      local taker, idle
-      if count == '1' and fits_an_inbox(payload, spec) then
-        taker, idle = taker_for(lane, customer, now)
-      end
-      if taker then
-        local fields = { 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10) }
-        hand_over(taker, id, lane, customer, fields, payload, now)
+      redis.call('HSET', job, 'status', status, 'created_at', us(now), 'arrival', us(arrival), unpack(spec, 10))
+      if later then
+        put_due(scheduled_key, start_at, id)
       else
         enter_line(id, lane, customer, arrival, idle)
       end
+      serving[lane] = serving[lane] or redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers')
     end
     answer(1, id, serving[lane])
   end

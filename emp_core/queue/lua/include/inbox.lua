@@ -31,61 +31,58 @@ end
 -- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody); its penalty;
 -- and what it said when it claimed last: its token, and the terms on which jobs may be handed to it (false: none).
 local function idle_for(lane, now, customer)
-  local service = string.match(lane, '^[^@]+')
   local serving = prefix .. 'lane:' .. lane .. ':workers'
+  local service = ' ' .. string.match(lane, '^[^@]+') .. ' '
   local unfit, unfit_count = {}, 0
 
-  -- The one with the smallest penalty that is not known to be unfit. Scans from the smaller side, in windows.
+  -- The one with the smallest penalty that is not known to be unfit. Scans from the smaller side, in windows of 32.
   local function find()
-    local idle, able = redis.call('ZCARD', idle_key), redis.call('ZCARD', serving)
-    if idle == 0 or able == 0 then
-      return nil
-    end
-    local small, large = idle_key, serving
-    if able < idle then
-      small, large = serving, idle_key
-    end
-    local best, best_penalty
-    for from = 0, math.min(idle, able) - 1, 32 do
-      local window = redis.call('ZRANGE', small, from, from + 31, 'WITHSCORES')
-      local names = {}
-      for i = 1, #window, 2 do
-        names[#names + 1] = window[i]
-      end
-      local found = redis.call('ZMSCORE', large, unpack(names))
-      for i, name in ipairs(names) do
-        if found[i] and not unfit[name] then
-          local penalty = tonumber(small == serving and window[2 * i] or found[i])
-          if not best or penalty < best_penalty then
-            best, best_penalty = name, penalty
+    local names = redis.call('ZRANGE', idle_key, '0', '31')
+    local able = #names == 32 and redis.call('ZCARD', serving)
+    if able and able < redis.call('ZCARD', idle_key) then
+      -- The lane's own side is in order of penalty.
+      for from = 0, able - 1, 32 do
+        names = redis.call('ZRANGE', serving, from, from + 31)
+        local idle_since = redis.call('ZMSCORE', idle_key, unpack(names))
+        for i, name in ipairs(names) do
+          if idle_since[i] and not unfit[name] then
+            return name, tonumber(redis.call('ZSCORE', serving, name))
           end
         end
       end
-      -- The lane's own side is in order of penalty; on the other side nothing beats 0.
-      if best and (small == serving or best_penalty == 0) then
+      return nil
+    end
+    local best, least
+    local from = 0
+    while names[1] do
+      local penalties = redis.call('ZMSCORE', serving, unpack(names))
+      for i, name in ipairs(names) do
+        local penalty = tonumber(penalties[i])
+        if penalty and not unfit[name] and (not best or penalty < least) then
+          best, least = name, penalty
+        end
+      end
+      -- Nothing beats 0.
+      if #names < 32 or least == 0 then
         break
       end
+      from = from + 32
+      names = redis.call('ZRANGE', idle_key, from, from + 31)
     end
-    return best, best_penalty
+    return best, least
   end
 
-  local function names(list)
+  -- Whether a list of customers has this one; nil: there is no list.
+  local function listed(list)
+    if not customer or not list or list == '' then
+      return nil
+    end
     for _, name in ipairs(cjson.decode(list)) do
       if name == customer then
         return true
       end
     end
     return false
-  end
-
-  -- Whether it could begin the job now: it said so when it claimed last. A worker that could not would be woken in vain,
-  -- and the one that could would not be woken.
-  local function fit(free, allow, deny)
-    if free and not string.find(free, ' ' .. service .. ' ', 1, true) then
-      return false
-    end
-    return not customer
-      or ((not allow or allow == '' or names(allow)) and (not deny or deny == '' or not names(deny)))
   end
 
   while unfit_count < UNFIT_MAX do
@@ -95,7 +92,9 @@ local function idle_for(lane, now, customer)
     end
     local free, allow, deny, token, terms =
       unpack(redis.call('HMGET', prefix .. 'worker:' .. best .. ':claim', 'free', 'allow', 'deny', 'token', 'terms'), 1, 5)
-    if not fit(free, allow, deny) then
+    -- Whether it could begin the job now: it said so when it claimed last. A worker that could not would be woken in vain,
+    -- and the one that could would not be woken.
+    if (free and not string.find(free, service, 1, true)) or listed(allow) == false or listed(deny) then
       unfit[best], unfit_count = true, unfit_count + 1
     elseif alive(best, now) then
       return best, penalty, token, terms
