@@ -1,4 +1,4 @@
-"""One attempt: report, process, decide. What it decided is a value; recording it is the finisher's work."""
+"""One attempt: report, process, decide. What it decided is a value, which the finisher records."""
 
 import math
 import time
@@ -25,12 +25,13 @@ from emp_core.errors import (
 from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.codec import dumps, encode_error, encode_result
 from emp_core.jobs.model import Job, JobError
-from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Outcome, Release, Retry
+from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Finish
 from emp_core.storage.stores import Stores
+from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpuUse
 from emp_core.worker.leases import Held, Leases
 
@@ -64,62 +65,77 @@ class Attempts:
     stores: Stores
     inputs: InputTaking
     leases: Leases
+    finisher: Finisher
     warn: Callable[[str, str], Awaitable[None]]
     backoff: Backoff
     max_result_bytes: int
     _by: str = field(init=False, default=Factory(lambda self: f',"worker":{dumps(self.worker_id)}', takes_self=True))
 
     async def run(
-        self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
-    ) -> tuple[Outcome, Finish]:
-        """Run a job until it is decided what becomes of it.
+        self,
+        connector: Connector,
+        held: Held,
+        scope: anyio.CancelScope,
+        on_end: Callable[[Exception | None], None],
+    ) -> None:
+        """Run a job until it is decided what becomes of it, and hand that over.
 
         Args:
+            scope: the one that it is run in, which stops it. Once it did, nothing is awaited any more.
             on_end: told how the connector ended: None when it did its work, else the failure.
         """
         began = time.perf_counter()
-        decided = await self._decide(connector, held, on_end)
+        decided = await self._decide(connector, held, scope, on_end)
+        if held.stopped == "lost":
+            self.leases.let_go(held)
+            return
         record = f'{self._by},"ran_ms":{(time.perf_counter() - began) * 1000:.1f}{_gpu_record(held.gpu)}'
         if isinstance(decided, _Done):
             job, token = held.claimed.job, held.claimed.token
             done = Finish(
                 job.id, token, "completed", result=decided.text, usage=decided.usage, record=record + decided.record
             )
-            return Completed(decided.result), done
-        return decided, self._encode(held, decided, record)
+            self.finisher.hand_over(held, Completed(decided.result), done)
+        else:
+            self.finisher.hand_over(held, decided, self._encode(held, decided, record))
 
     async def _decide(
-        self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]
+        self,
+        connector: Connector,
+        held: Held,
+        scope: anyio.CancelScope,
+        on_end: Callable[[Exception | None], None],
     ) -> NotDone | _Done:
         job = held.claimed.job
         limit_s = _time_limit_s(job)
-        scope = anyio.CancelScope()
         if limit_s is not None:
             scope.deadline = anyio.current_time() + limit_s
         held.scope = scope
         if held.stopped:
             scope.cancel()
-        failure: Exception | None = None
-        done: _Done | None = None
+        failure: Exception
         try:
-            with scope:
-                done = await self._process(connector, held)
+            done = await self._process(connector, held)
         except Exception as error:  # whatever a connector raises is the outcome of this attempt, and nobody else's
             failure = _the_failure(error)
         except anyio.get_cancelled_exc_class():
-            if anyio.current_effective_deadline() == -math.inf:
+            if scope.cancel_called:
+                failure = _out_of_time(job, limit_s)
+            elif anyio.current_effective_deadline() == -math.inf:
                 raise
-            # Nobody cancelled us: it awaited something that was cancelled elsewhere. Let through, it would end the slot.
-            failure = RuntimeError("the connector was cancelled by something that it waited for")
-        finally:
-            held.scope = None
-        if done is not None:
+            else:
+                # Nobody cancelled us: it awaited something that was cancelled elsewhere. Let through, it would end the slot.
+                failure = RuntimeError("the connector was cancelled by something that it waited for")
+        else:
             on_end(None)
             return done
+        finally:
+            held.scope = None
+            if limit_s is not None:
+                scope.deadline = math.inf
         if held.stopped:
             return _outcome_of_stop(held.stopped)
-        failure = failure or _out_of_time(job, limit_s)
-        if isinstance(failure, StorageUnavailable) and await self._store_works():
+        if isinstance(failure, StorageUnavailable) and (scope.cancel_called or await self._store_works()):
             # Not this worker's trouble but this job's: its attempts count.
             failure = StorageError(failure.message, hint=failure.hint, details=failure.details)
         on_end(failure)

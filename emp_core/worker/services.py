@@ -48,7 +48,8 @@ class ServiceRunner:
     Args:
         capacity: jobs at once; None: as many as the connector says, which may change.
         check_store: raises StorageError while artifacts cannot be stored.
-        run: runs one job, and tells how the connector ended: None when it did its work, else the failure.
+        run: runs one job within a scope that stops it, and tells how the connector ended: None when it did its work, else
+            the failure.
         refuse: gives a job back that came when the breaker had just opened.
         on_change: told when the service was withdrawn or taken up, or offers something else.
         on_free: told when a slot became free.
@@ -61,7 +62,7 @@ class ServiceRunner:
         capacity: int | None,
         *,
         check_store: Callable[[], Awaitable[None]],
-        run: Callable[[Connector, Held, Callable[[Exception | None], None]], Awaitable[None]],
+        run: Callable[[Connector, Held, anyio.CancelScope, Callable[[Exception | None], None]], Awaitable[None]],
         refuse: Callable[[Held], None],
         on_change: Callable[[], None],
         on_free: Callable[[], None],
@@ -107,13 +108,13 @@ class ServiceRunner:
         """Slots that may be filled now."""
         return 0 if self._withdrawn else self._breaker.room(self.slots.free)
 
-    async def _run_job(self, held: Held) -> None:
+    async def _run_job(self, held: Held, scope: anyio.CancelScope) -> None:
         permit = self._breaker.admit()
         if permit is None:
             self._refuse(held)
             return
         with permit:  # an attempt that was stopped from outside says nothing of the service
-            await self._run(self.connector, held, lambda failure: self._attempt_ended(permit, failure))
+            await self._run(self.connector, held, scope, lambda failure: self._attempt_ended(permit, failure))
 
     def _attempt_ended(self, permit: Permit, failure: Exception | None) -> None:
         """Failures of the service itself withdraw it until it works again; failures of the job do not."""

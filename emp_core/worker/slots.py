@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -18,11 +19,13 @@ class Slots:
     """Runs jobs in up to ``capacity`` tasks, which are kept: a task per job would cost more than a small job does.
 
     Args:
-        run: runs one job to its outcome; raises nothing.
+        run: runs one job to its outcome, within a scope that stops it; raises nothing, and awaits nothing when it was stopped.
         on_free: told whenever a slot became free.
     """
 
-    def __init__(self, capacity: int, run: Callable[[Held], Awaitable[None]], on_free: Callable[[], None]) -> None:
+    def __init__(
+        self, capacity: int, run: Callable[[Held, anyio.CancelScope], Awaitable[None]], on_free: Callable[[], None]
+    ) -> None:
         self.capacity = capacity
         self._run = run
         self._on_free = on_free
@@ -56,22 +59,28 @@ class Slots:
 
     async def _task(self, group: TaskGroup) -> None:
         loop = asyncio.get_running_loop()
+        self._waking = False
+        ran = 0
         while True:
-            self._waking = False
-            ran = 0
-            while self._ready:
-                ran += 1
-                if ran % _RUN_AT_ONCE == 0:
-                    # Jobs that never wait would keep the next claim from being sent until all of them have run.
-                    await checkpoint()
-                    continue
-                held = self._ready.popleft()
-                if self._ready and not self._waking:
-                    self._wake_one(group)
-                try:
-                    await self._run(held)
-                finally:
-                    self._busy -= 1
-                    self._on_free()
-            self._resting.append(woken := loop.create_future())
-            await woken
+            # For many jobs, until it stops one of them: to make one and enter it takes as long as half of a small job.
+            with anyio.CancelScope() as scope:
+                while not scope.cancel_called:
+                    if not self._ready:
+                        self._resting.append(woken := loop.create_future())
+                        await woken
+                        self._waking = False
+                        ran = 0
+                        continue
+                    ran += 1
+                    if ran % _RUN_AT_ONCE == 0:
+                        # Jobs that never wait would keep the next claim from being sent until all of them have run.
+                        await checkpoint()
+                        continue
+                    held = self._ready.popleft()
+                    if self._ready and not self._waking:
+                        self._wake_one(group)
+                    try:
+                        await self._run(held, scope)
+                    finally:
+                        self._busy -= 1
+                        self._on_free()

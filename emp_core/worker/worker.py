@@ -1,7 +1,7 @@
 """`Worker`: one process's part in the queue. It touches no signals, no logging set-up and no event loop."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +12,6 @@ from anyio.abc import TaskStatus
 from attrs import evolve
 
 from emp_core.config import Settings, environment
-from emp_core.connectors.base import Connector
 from emp_core.errors import ConfigError
 from emp_core.inputs.taking import InputTaking
 from emp_core.jobs.matching import Capabilities, ServiceOffer
@@ -33,7 +32,7 @@ from emp_core.worker.claimer import Claimer
 from emp_core.worker.draining import Drain
 from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpusNow, GpuWatch
-from emp_core.worker.leases import Held, Leases
+from emp_core.worker.leases import Leases
 from emp_core.worker.machine import machine_resources, with_gpus
 from emp_core.worker.mailbox import Mailbox
 from emp_core.worker.notices import NoticeWatch, notices_of
@@ -149,6 +148,7 @@ class Worker:
             stores=stores,
             inputs=self._inputs,
             leases=self._leases,
+            finisher=self._finisher,
             warn=self._consumer.tell_warning,
             backoff=Backoff(settings.retry_base_s, settings.retry_max_s),
             max_result_bytes=settings.max_result_bytes,
@@ -182,7 +182,7 @@ class Worker:
                 self._plugins.connector_class(binding.connector).for_service(binding.config),
                 capacity_of(settings, binding.service),
                 check_store=stores.get().check,
-                run=self._run_job,
+                run=self._attempts.run,
                 refuse=self._finisher.release,
                 on_change=self._services_changed,
                 on_free=self._claimer.slot_freed,
@@ -332,13 +332,6 @@ class Worker:
         else:
             self._begin(claimed)
         self._claimer.handed(claimed.job.id)
-
-    async def _run_job(self, connector: Connector, held: Held, on_end: Callable[[Exception | None], None]) -> None:
-        outcome, finish = await self._attempts.run(connector, held, on_end)
-        if held.stopped == "lost":
-            self._leases.let_go(held)
-        else:
-            self._finisher.hand_over(held, outcome, finish)
 
     def _renewed(self, renewal: Renewal) -> None:
         self._keeper.clock_seen(renewal.redis_s)

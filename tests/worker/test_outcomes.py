@@ -257,6 +257,44 @@ async def test_an_attempt_that_takes_too_long_is_stopped(
     assert await names_of_events(queue, job.id) == ["submitted", "claimed", "retried", "claimed", "failed"]
 
 
+async def test_the_time_limit_of_a_job_does_not_hold_for_the_next(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """Jobs that come one after the other are run by the same task."""
+    steering.jobs_at_once = 2
+    await start_worker(steered_binding(steering))
+    limited = await queue.submit(JobSpec("steered", timeout_s=0.1))
+    (await steering.next()).complete()
+    assert (await queue.wait(limited.id, timeout=10)).status is JobState.COMPLETED
+    free = await queue.submit(JobSpec("steered"))
+    attempt = await steering.next()
+    await queue.submit(JobSpec("steered", timeout_s=0.1, max_attempts=1))
+    late = await steering.next()
+    await late.until_ended()
+    attempt.complete()
+    done = await queue.wait(free.id, timeout=10)
+    assert (done.status, done.attempt) == ("completed", 1)
+
+
+async def test_jobs_go_on_after_some_were_stopped(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
+    """Those that began before are not stopped along, and those that wait begin."""
+    steering.jobs_at_once = 2
+    await start_worker(steered_binding(steering), lease_s=60.0)
+    first = await queue.submit(JobSpec("steered"))
+    kept = await steering.next()
+    for _ in range(2):
+        stopped = await queue.submit(JobSpec("steered"))
+        attempt = await steering.next()
+        waiting = await queue.submit(JobSpec("steered"))
+        await queue.cancel(stopped.id)
+        await attempt.until_ended()
+        (await steering.next()).complete()
+        assert (await queue.wait(stopped.id, timeout=10)).status is JobState.CANCELLED
+        assert (await queue.wait(waiting.id, timeout=10)).status is JobState.COMPLETED
+    kept.complete()
+    assert (await queue.wait(first.id, timeout=10)).attempt == 1
+
+
 async def test_a_running_job_is_stopped_at_its_deadline(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ):
