@@ -142,6 +142,18 @@ async def test_a_cancelled_probe_is_no_failure_and_frees_its_place(breaker: Brea
     assert breaker.state is CLOSED
 
 
+def test_there_is_room_for_all_while_it_is_closed_and_for_one_probe_after(breaker: Breaker, clock: Clock) -> None:
+    assert (breaker.room(0), breaker.room(5)) == (0, 5)
+    fail(breaker, 3)
+    assert breaker.room(5) == 0
+    clock.now += 10
+    assert (breaker.room(0), breaker.room(5)) == (0, 1)
+    probe = permit(breaker)
+    assert breaker.room(5) == 0
+    probe.succeeded()
+    assert breaker.room(5) == 5
+
+
 def test_cancelled_jobs_neither_count_nor_forgive(breaker: Breaker) -> None:
     fail(breaker, 2)
     for _ in range(10):

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from emp_core.jobs.model import Destination, JobSpec
 from emp_core.jobs.states import JobState
@@ -66,6 +67,17 @@ async def test_a_job_begins_with_the_worker_that_waits_for_one(queue: JobQueue, 
     assert (await hand.consumer.renew([Lease("a", told.token)])).lost == frozenset()
     assert await hand.finish(claimed) == (1, "completed")
     assert await names_of_events(queue, "a") == ["submitted", "claimed", "completed"]
+
+
+async def test_it_is_acknowledged_and_finished_even_if_it_cannot_be_read(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands)
+    await put(queue, "a")
+    told = evolve(await handed_to(hand), payload="{")
+    assert await hand.acknowledge(told)
+    claimed = hand.consumer.claimed(told)
+    assert claimed.unreadable.startswith("JSONDecodeError")
+    assert (claimed.job.id, claimed.job.service_required) == ("a", "echo")
+    assert await hand.finish(claimed, "failed", error="{}") == (1, "failed")
 
 
 def nested(depth: int) -> Any:
