@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emp_core.errors import IllegalTransition
-from emp_core.jobs.model import JobSpec
+from emp_core.jobs.model import Destination, JobSpec
 from emp_core.jobs.states import TRANSITIONS, JobState
 from emp_core.queue.queue import JobQueue
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from emp_core.queue.consumer import ClaimedJob
 
 LATER = timedelta(hours=1)
+OWN_STORE = Destination(storage={"bucket": "pictures", "accountName": "studio7", "accountKey": "geheim"})
 
 
 class Life:
@@ -213,3 +214,24 @@ async def test_cancelling_twice_is_cancelling(queue: JobQueue, hands: Hands):
     await life.cancel()
     await life.cancel()
     assert (await names_of_events(queue, "job")).count("cancelled") == 1
+
+
+@pytest.mark.parametrize("store", [None, OWN_STORE])
+async def test_a_completed_job_keeps_no_error_of_before_and_no_key_of_its_store(
+    queue: JobQueue, hands: Hands, store: Destination | None
+):
+    hand = await hands()
+    await queue.submit(JobSpec("echo", id="job", ctx=store))
+    refused = await hand.take_one()
+    assert await hand.finish(refused, "retry", error='{"code":"service_failed"}') == (1, "pending")
+    before = await queue.client.hgetall(queue.keys.job("job"))
+    assert ("error" in before, "ctx_key" in before) == (True, store is not None)
+    assert await hand.finish(await hand.take_one()) == (1, "completed")
+    assert not {"error", "ctx_key"} & set(await queue.client.hgetall(queue.keys.job("job")))
+
+
+async def test_a_completed_job_without_an_error_keeps_no_key_of_its_store(queue: JobQueue, hands: Hands):
+    hand = await hands()
+    await queue.submit(JobSpec("echo", id="job", ctx=OWN_STORE))
+    assert await hand.finish(await hand.take_one()) == (1, "completed")
+    assert "ctx_key" not in await queue.client.hgetall(queue.keys.job("job"))

@@ -66,7 +66,9 @@ for i, item in ipairs(items) do
     if decision == 'completed' then
       set(fields, 'progress', '100')
       -- Nothing leaves this state, so nobody needs the key of the job's own store any more.
-      redis.call('HDEL', prefix .. 'jobs:' .. id, 'error', 'ctx_key')
+      if facts.error or facts.store then
+        redis.call('HDEL', prefix .. 'jobs:' .. id, 'error', 'ctx_key')
+      end
     end
     local status, name = decide(id, facts, decision, tonumber(delay_us), fields)
     emit(id, name, now, ',"status":"' .. status .. '","attempt":' .. facts.attempt .. record

@@ -5,7 +5,8 @@ local function facts_of(id)
   local f = redis.call(
     'HMGET', prefix .. 'jobs:' .. id,
     'status', 'service_required', 'lane', 'requirement', 'customer_id', 'arrival', 'token', 'worker_id',
-    'attempt', 'max_attempts', 'crashes', 'cancel_requested', 'deadline_at', 'watched'
+    'attempt', 'max_attempts', 'crashes', 'cancel_requested', 'deadline_at', 'watched',
+    'error', 'ctx_key'
   )
   if not f[1] then
     return nil
@@ -13,7 +14,7 @@ local function facts_of(id)
   return {
     status = f[1],
     lane = f[3] or f[2],
-    requirement = f[4] or ('{"service":' .. cjson.encode(f[2]) .. '}'),
+    requirement = f[4],
     customer = f[5] or '',
     arrival = tonumber(f[6]),
     token = f[7],
@@ -24,5 +25,7 @@ local function facts_of(id)
     cancel = f[12],
     deadline = tonumber(f[13] or 0),
     watched = f[14],
+    error = f[15],
+    store = f[16],
   }
 end

@@ -11,9 +11,9 @@ local function turns_of(lane)
   return prefix .. 'lane:' .. lane
 end
 
--- Makes a lane known to every live worker. Says whether it was new.
+-- Makes a lane known to every live worker. Says whether it was new. requirement: nothing where the lane's service is all.
 local function open_lane(lane, requirement, now)
-  if redis.call('HSETNX', lanes_key, lane, requirement) == 0 then
+  if redis.call('HSETNX', lanes_key, lane, requirement or ('{"service":' .. cjson.encode(lane) .. '}')) == 0 then
     return false
   end
   redis.call('INCR', lanes_version_key)
