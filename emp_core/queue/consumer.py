@@ -44,6 +44,7 @@ class HandedJob:
         until_s: by Redis's clock, in seconds since 1970: when it is taken back unless that was said.
         fields: names and values of the job's hash in turn.
         payload: its JSON.
+        room: how many more jobs may be handed to this worker before it claims again.
     """
 
     job_id: str
@@ -52,6 +53,7 @@ class HandedJob:
     until_s: float
     fields: Sequence[str]
     payload: str
+    room: int
 
 
 @frozen
@@ -244,9 +246,9 @@ class Consumer:
 
     def handed(self, text: str) -> HandedJob:
         """A job out of a message. What is wrong with it shows when it is read."""
-        job_id, token, until_us, payload, fields = loads(text)
+        job_id, token, until_us, payload, fields, room = loads(text)
         acknowledgement = packed("ZREM", self._handed_key, f"{job_id} {token}")
-        return HandedJob(job_id, token, acknowledgement, int(until_us) / 1e6, fields, payload)
+        return HandedJob(job_id, token, acknowledgement, int(until_us) / 1e6, fields, payload, room)
 
     def claimed(self, handed: HandedJob) -> ClaimedJob:
         """A job that was handed over, as one that this worker has."""

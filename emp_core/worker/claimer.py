@@ -54,13 +54,16 @@ class Claimer:
         """There may be work."""
         self._woken.set()
 
-    def handed(self, job_id: str) -> None:
-        """A job was handed to this worker while it was idle, and is about to begin. It counts as idle again when it has
-        claimed.
+    def handed(self, job_id: str, room: int) -> None:
+        """A job was handed to this worker while it was idle, and is about to begin.
+
+        Args:
+            room: how many more may be. Then it counts as idle again when it has claimed.
         """
         self._handed = job_id
-        # Later than the job, so that its outcome is sent first if it ends at once.
-        asyncio.get_running_loop().call_soon(self._woken.set)
+        if room <= 0:
+            # Later than the job, so that its outcome is sent first if it ends at once.
+            asyncio.get_running_loop().call_soon(self._woken.set)
 
     def slot_freed(self) -> None:
         """A slot became free."""

@@ -23,7 +23,8 @@ class Mailbox:
     Args:
         url: where Redis is.
         on_message: told every message but those that bring jobs: its first word, and the rest.
-        on_job: told of a job that was handed to this worker. It was acknowledged before.
+        on_job: told of a job that was handed to this worker, and how many more may be before it claims again. The job was
+            acknowledged before.
         is_late: whether a job that had to be acknowledged until a time of Redis's clock is given to others.
         on_taken_back: told of a job that was given to others after all: its id, and the token of its lease.
         on_return: told when Redis is back after it was away: messages may have been lost.
@@ -36,7 +37,7 @@ class Mailbox:
         consumer: Consumer,
         *,
         on_message: Callable[[str, str], None],
-        on_job: Callable[[ClaimedJob], None],
+        on_job: Callable[[ClaimedJob, int], None],
         is_late: Callable[[float], bool],
         on_taken_back: Callable[[str, str], None],
         on_return: Callable[[], None],
@@ -106,7 +107,7 @@ class Mailbox:
         self._acknowledged += taken
         self._wire.send(*commands, self._read)
         for handed in taken:
-            self._on_job(self._consumer.claimed(handed))
+            self._on_job(self._consumer.claimed(handed), handed.room)
         if len(taken) < len(jobs):
             log.warning("jobs that were handed to this worker came too late", jobs=len(jobs) - len(taken))
             self._on_message("wake", "")  # it counts as idle again when it has claimed

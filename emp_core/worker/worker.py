@@ -326,12 +326,12 @@ class Worker:
     def _begin(self, claimed: ClaimedJob) -> None:
         self._accepting[claimed.job.service_required].slots.put(self._leases.hold(claimed), self._group)
 
-    def _handed(self, claimed: ClaimedJob) -> None:
+    def _handed(self, claimed: ClaimedJob, room: int) -> None:
         if self._drain.has_begun or self._accepting[claimed.job.service_required].free <= 0:
             self._finisher.release(self._leases.hold(claimed))
         else:
             self._begin(claimed)
-        self._claimer.handed(claimed.job.id)
+        self._claimer.handed(claimed.job.id, room)
 
     def _renewed(self, renewal: Renewal) -> None:
         self._keeper.clock_seen(renewal.redis_s)

@@ -49,16 +49,16 @@ class ModelWorker:
     """A worker, and what it said when it claimed last.
 
     Attributes:
-        takes: whether a job may be handed to it while it is idle.
-        unheard: a job that was handed to it; "" once a claim knew of it, or nobody waits for its word any more.
+        room: how many jobs may be handed to it while it is idle.
+        unheard: jobs that were handed to it, in order, until a claim knows of them, or nobody waits for its word any more.
         heard: the last job of which it heard.
     """
 
     name: str
     lanes: frozenset[str]
     token: str = ""
-    takes: bool = False
-    unheard: str = ""
+    room: int = 0
+    unheard: list[str] = field(factory=list)
     heard: str = ""
 
 
@@ -107,28 +107,37 @@ class QueueModel:
     def taker(self, lane: str, customer: str, idle: Iterable[str]) -> ModelWorker | None:
         """The worker that a new job is handed to, given those that are idle, the first one first; None: it has to wait."""
         worker = next((self.workers[name] for name in idle if lane in self.workers[name].lanes), None)
-        if worker is None or not worker.takes or any(other in worker.lanes for other, _ in self.turns):
+        if worker is None or not worker.room or any(other in worker.lanes for other, _ in self.turns):
+            return None
+        if worker.unheard and self.is_coming(worker.unheard[-1]):
             return None
         return None if customer and self.active()[customer] >= CAP else worker
 
     def hand_over(self, job: ModelJob, worker: ModelWorker) -> Lease:
         """A new job begins with a worker that did not claim it; gives its lease."""
-        assert not worker.unheard
         self.jobs[job.id] = job
+        worker.room -= 1
         job.status, job.token, job.attempt, job.worker = "active", f"{worker.token}.handed", 1, worker.name
-        worker.unheard = job.id
+        worker.unheard.append(job.id)
         self.handed[job.id, job.token] = False
         return job.id, job.token
 
     def slots(self, worker: ModelWorker, slots: int, heard: str) -> int:
         """How many jobs it may have at most, when it claims with so many free slots and says which job it heard of last."""
-        return slots - (worker.unheard not in ("", heard))
+        return max(0, slots - len(self._unheard(worker, heard)))
 
-    def claims(self, worker: ModelWorker, token: str, heard: str, *, takes: bool) -> None:
-        """It claimed, and told that."""
-        if worker.unheard == heard or not any(job_id == worker.unheard for job_id, _ in self.handed):
-            worker.unheard = ""
-        worker.token, worker.takes = token, takes and not worker.unheard
+    def claims(self, worker: ModelWorker, token: str, heard: str, room: int) -> None:
+        """It claimed, told that, and has room for so many more."""
+        worker.unheard = [job_id for job_id in self._unheard(worker, heard) if self.is_coming(job_id)]
+        worker.token, worker.room = token, 0 if worker.unheard else room
+
+    def _unheard(self, worker: ModelWorker, heard: str) -> list[str]:
+        begins = worker.unheard.index(heard) + 1 if heard in worker.unheard else 0
+        return worker.unheard[begins:]
+
+    def is_coming(self, job_id: str) -> bool:
+        """Whether a job was handed over, and its worker has not said that it has it."""
+        return any(job_id == coming for coming, _ in self.handed)
 
     def acknowledge(self, lease: Lease) -> bool:
         """A worker says that it has a job; gives whether that came in time."""
@@ -218,7 +227,7 @@ class QueueModel:
 
     def retire(self, worker: ModelWorker) -> None:
         """A worker ended. It did not hear what it was told last."""
-        worker.token, worker.takes, worker.unheard, worker.heard = "", False, "", ""
+        worker.token, worker.room, worker.unheard, worker.heard = "", 0, [], ""
         for lease in [lease for lease in self.handed if self.jobs[lease[0]].worker == worker.name]:
             self._take_back(lease)
 

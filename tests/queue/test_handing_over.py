@@ -130,15 +130,71 @@ async def test_nobody_is_handed_a_job_unasked(queue: JobQueue, hands: Hands):
     assert await state(queue, "a") is JobState.PENDING
 
 
-async def test_one_job_is_handed_over_until_the_worker_claims_again(queue: JobQueue, hands: Hands):
+async def put_and_take(queue: JobQueue, hand: Hand, *ids: str, **spec: Any) -> list[HandedJob]:
+    """Submit jobs one after the other; the worker says at once that it has them. Gives those that were handed to it."""
+    taken: list[HandedJob] = []
+    for one in ids:
+        await put(queue, one, **spec)
+        for told in await hand.handed():
+            assert await hand.acknowledge(told)
+            taken.append(told)
+    return taken
+
+
+async def test_as_many_jobs_are_handed_over_as_there_were_free_slots_until_the_worker_claims_again(
+    queue: JobQueue, hands: Hands
+):
+    hand = await waiting(hands, slots=3)
+    taken = await put_and_take(queue, hand, "a", "b", "c", "d")
+    assert [(told.job_id, told.room) for told in taken] == [("a", 2), ("b", 1), ("c", 0)]
+    assert not await hand.is_idle()
+    assert await state(queue, "d") is JobState.PENDING
+    claim = await hand.wait_for_jobs(2, heard="c")
+    assert [one.job.id for one in claim.jobs] == ["d"]
+    assert [(told.job_id, told.room) for told in await put_and_take(queue, hand, "e", "f")] == [("e", 0)]
+
+
+async def test_nobody_is_handed_more_than_sixteen_jobs_between_two_claims(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, slots=200)
+    taken = await put_and_take(queue, hand, *(f"j{n:02}" for n in range(18)))
+    assert [told.room for told in taken] == list(reversed(range(16)))
+    claim = await hand.wait_for_jobs(184, heard="j15")
+    assert [one.job.id for one in claim.jobs] == ["j16", "j17"]
+
+
+async def test_a_worker_that_has_not_said_that_it_has_its_job_is_handed_no_other(queue: JobQueue, hands: Hands):
+    """It may be dead, and one job is enough to find out."""
     hand = await waiting(hands, slots=5)
     await put(queue, "a", "b")
-    assert (await handed_to(hand)).job_id == "a"
     assert await state(queue, "b") is JobState.PENDING
+    told, woken = await hand.inbox()
+    assert (told.split()[0], woken) == ("job", "wake")
     claim = await hand.wait_for_jobs(4, heard="a")
     assert [one.job.id for one in claim.jobs] == ["b"]
-    await put(queue, "c")
-    assert (await handed_to(hand)).job_id == "c"
+
+
+@pytest.mark.parametrize("others", [0, 40])
+async def test_jobs_go_round_among_workers_that_wait(queue: JobQueue, hands: Hands, others: int):
+    """Whether few workers are idle, or many, of which most serve other lanes."""
+    for _ in range(others):
+        await waiting(hands, {"other": 0.0})
+    waiters = [await waiting(hands, slots=2) for _ in range(3)]
+    for _ in range(2):
+        await hands()
+    order: list[str] = []
+    for n in range(6):
+        await put(queue, f"j{n}")
+        for hand in waiters:
+            for told in await hand.handed():
+                order.append(hand.name)
+                assert await hand.acknowledge(told)
+    assert order == [hand.name for hand in waiters] * 2
+
+
+async def test_a_worker_of_several_services_is_handed_what_fits_into_the_fullest(queue: JobQueue, hands: Hands):
+    hand = await hands({"echo": 0.0, "other": 0.0})
+    await hand.consumer.claim("t", [(5, ("echo",)), (2, ("other",))], "m", handed="")
+    assert [told.room for told in await put_and_take(queue, hand, "a", "b", "c")] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -302,6 +358,14 @@ async def test_a_worker_that_has_its_job_leaves_its_share_to_others(queue: JobQu
     other = await hands()
     await queue.submit_many(JobSpec("echo") for _ in range(4))
     assert len(await other.ids(4)) == 4
+
+
+async def test_a_claim_that_crossed_several_jobs_takes_none_for_their_slots(queue: JobQueue, hands: Hands):
+    hand = await waiting(hands, slots=4)
+    await put_and_take(queue, hand, "a", "b", "c")
+    await queue.submit_many(JobSpec("echo", id=f"m{n}") for n in range(4))
+    assert (await hand.wait_for_jobs(1, heard="b")).jobs == ()  # it has not heard of c
+    assert [one.job.id for one in (await hand.wait_for_jobs(2, heard="c")).jobs] == ["m0", "m1"]
 
 
 # -- when it does not arrive -----------------------------------------------------------------------------------------

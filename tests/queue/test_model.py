@@ -103,7 +103,7 @@ class QueueMachine(RuleBasedStateMachine):
     def register_all(self) -> None:
         for name in SERVED:
             self.register(name)
-            self.claim(name, 3, takes=True, hears=True, again=False)
+            self.claim(name, 3, takes=True, hears=0, again=False)
 
     def register(self, name: str) -> None:
         code, _, _ = self.call(self.consumers[name].set_lanes, dict.fromkeys(SERVED[name], 0.0), [], reset=True)
@@ -152,6 +152,7 @@ class QueueMachine(RuleBasedStateMachine):
             else:
                 assert told["worker_id"] == taker.name
                 leases.append(self.model.hand_over(job, taker))
+                assert (taker.name in self.idle()) == (taker.room > 0)
         return multiple(*leases)
 
     @rule(
@@ -159,14 +160,14 @@ class QueueMachine(RuleBasedStateMachine):
         worker=st.sampled_from(list(SERVED)),
         slots=st.sampled_from([5, 3, 1]),
         takes=st.sampled_from([True, True, False]),
-        hears=st.booleans(),
+        hears=st.integers(0, 3),
         again=st.booleans(),
     )
-    def claim(self, worker: str, slots: int, takes: bool, hears: bool, again: bool) -> Any:
+    def claim(self, worker: str, slots: int, takes: bool, hears: int, again: bool) -> Any:
         self.script = "claim"
         model = self.model.workers[worker]
         if takes and hears and model.unheard:
-            model.heard = model.unheard
+            model.heard = model.unheard[:hears][-1]
         # Workers that were woken count as idle for a moment: how long this machine took must not decide.
         self.client.delete(self.key("woken"))
         idle = set(self.idle()) - {worker}
@@ -179,7 +180,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert claim.registered
         ids = [claimed.job.id for claimed in claim.jobs]
         now = int(self.client.hgetall(self.queue.keys.job(ids[0]))["started_at"]) if ids else 0
-        self.model.claims(model, token, heard or "", takes=takes)
+        self.model.claims(model, token, heard or "", room - len(ids) if takes else 0)
         assert ids == self.model.claim(model, limit, now, token)
         assert worker not in self.idle() or len(ids) < room
         assert claim.left == len(self.model.in_state("pending"))

@@ -69,6 +69,22 @@ async def test_no_more_jobs_run_than_there_are_slots(queue: JobQueue, start_work
         await queue.wait(job.id, timeout=10)
 
 
+async def test_a_worker_with_free_slots_is_handed_several_jobs_between_two_claims(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.jobs_at_once = 8
+    running = await start_worker(steered_binding(steering), poll_s=60.0)
+    await one_job_before(queue, steering, running)
+    claims: set[str] = set()
+    for _ in range(14):
+        claims.add(await queue.client.hget(queue.keys.worker(running.id, "claim"), "token"))
+        job = await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        await queue.wait(job.id, timeout=10)
+        await until(lambda: acknowledged(queue))
+    assert len(claims) <= 5
+
+
 async def test_a_job_that_comes_too_late_is_left_to_others(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ):
@@ -76,7 +92,7 @@ async def test_a_job_that_comes_too_late_is_left_to_others(
     running = await start_worker(steered_binding(steering))
     await one_job_before(queue, steering, running)
     before = len(steering.attempts)
-    message = json.dumps(["late", "t.handed", "1000000", "{}", ["service_required", "steered", "status", "active"]])
+    message = json.dumps(["late", "t.handed", "1000000", "{}", ["service_required", "steered", "status", "active"], 0])
     await queue.client.rpush(queue.keys.worker(running.id, "inbox"), f"job {message}")
     await one_job_before(queue, steering, running)
     assert len(steering.attempts) == before + 1
@@ -88,7 +104,7 @@ async def test_a_job_that_was_given_to_others_meanwhile_is_stopped(
     running = await start_worker(steered_binding(steering))
     await one_job_before(queue, steering, running)
     fields = ["service_required", "steered", "status", "active", "attempt", "1"]
-    message = json.dumps(["gone", "t.handed", "9000000000000000", "{}", fields])
+    message = json.dumps(["gone", "t.handed", "9000000000000000", "{}", fields, 0])
     await queue.client.rpush(queue.keys.worker(running.id, "inbox"), f"job {message}")
     attempt = await steering.next()
     await attempt.until_ended()
@@ -179,7 +195,7 @@ async def test_what_was_handed_to_one_that_died_under_a_workers_name_is_not_take
 ):
     """The services of the new one may be others."""
     fields = ["service_required", "another", "status", "active", "attempt", "1"]
-    message = json.dumps(["old", "t.handed", "9000000000000000", "{}", fields])
+    message = json.dumps(["old", "t.handed", "9000000000000000", "{}", fields, 0])
     await queue.client.rpush(queue.keys.worker("w1@test", "inbox"), f"job {message}")
     running = await start_worker(steered_binding(steering))
     assert running.id == "w1@test"

@@ -21,6 +21,9 @@ local NEXT_LANES = 4
 -- One call moves this many jobs at most: Redis does nothing else meanwhile.
 local MOST = 1000
 
+-- So many jobs are handed to a worker between two claims at most.
+local ROOM_MOST = 16
+
 -- With so many bytes of payloads a call is full, too: Redis makes the whole reply before it sends any of it.
 local BYTES_MOST = 16777216
 
@@ -57,19 +60,32 @@ for group = 1, tonumber(groups) do
   at = at + 2 + services
 end
 
--- A job that was handed to it takes a slot, whether it has heard of it yet or not. One of which it may hear yet is the last
--- one: it is handed no other meanwhile.
-local unheard = false
+-- Jobs that were handed to it take slots, whether it has heard of them yet or not. While there is one of which it may hear
+-- yet it is handed no other.
+local unheard = {}
 if last[2] then
-  local service, entry, id = string.match(last[2], '^(%S+) ((%S+) .+)$')
-  local group = group_of[service]
-  unheard = id ~= handed
-  if unheard and group and free[group] > 0 then
-    free[group] = free[group] - 1
-    slots = slots - 1
+  for service, entry, id in string.gmatch(last[2], '(%S+) ((%S+) %S+)') do
+    if id == handed then
+      unheard = {}
+    else
+      unheard[#unheard + 1] = { service, entry }
+    end
   end
-  if unheard and redis.call('ZSCORE', handed_key, entry) then
+  local coming = {}
+  for _, one in ipairs(unheard) do
+    local service, entry = one[1], one[2]
+    local group = group_of[service]
+    if group and free[group] > 0 then
+      free[group] = free[group] - 1
+      slots = slots - 1
+    end
+    if redis.call('ZSCORE', handed_key, entry) then
+      coming[#coming + 1] = service .. ' ' .. entry
+    end
+  end
+  if #coming > 0 then
     terms = ''
+    redis.call('HSET', mine .. ':claim', 'handed', table.concat(coming, ' '))
   else
     redis.call('HDEL', mine .. ':claim', 'handed')
   end
@@ -94,7 +110,7 @@ if limit > 1 then
   limit = math.min(limit, math.max(1, math.ceil(waiting_jobs / (others + 1))))
 end
 
-local cold_taken, refusals, come_back_us = false, 0, unheard and WOKEN_US or -1
+local cold_taken, refusals, come_back_us = false, 0, #unheard > 0 and WOKEN_US or -1
 -- Lane → its first turn from now on; false: it has none.
 local heads = {}
 
@@ -261,14 +277,15 @@ end
 -- What it did last. An idle one also says what it could begin now.
 local made
 if #begun < slots then
-  local services = {}
+  local services, room = {}, ROOM_MOST
   for service, group in pairs(group_of) do
     if free[group] > 0 then
       services[#services + 1] = service
+      room = math.min(room, free[group])
     end
   end
   made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(begun, ' '),
-    'free', ' ' .. table.concat(services, ' ') .. ' ', 'allow', allow, 'deny', deny, 'terms', terms)
+    'free', ' ' .. table.concat(services, ' ') .. ' ', 'allow', allow, 'deny', deny, 'terms', terms, 'room', room)
   redis.call('ZADD', idle_key, 'NX', us(now), worker)
 else
   made = redis.call('HSET', mine .. ':claim', 'token', token, 'ids', table.concat(begun, ' '))

@@ -41,18 +41,25 @@ local function has_its_fill(customer, lane, cap)
     or (cap ~= '0' and tonumber(redis.call('HGET', customers_active_key, customer) or 0) >= tonumber(cap)))
 end
 
+-- Whether the worker has not said yet that it has the last job that was handed to it: it may be dead.
+local function owes_its_word(handed)
+  return handed and redis.call('ZSCORE', handed_key, string.match(handed, '%S+ %S+$'))
+end
+
 -- The worker that a job may be handed to now, and on which terms; nil: it has to wait in its lane; and which worker is
 -- idle for it, false: none.
 local function taker_for(lane, customer, now)
-  local worker, penalty, token, terms = idle_for(lane, now, customer)
-  if not terms or terms == '' or penalty > 0 or has_other_work(worker) then
+  local worker, penalty, said = idle_for(lane, now, customer)
+  local token, terms, room, handed = unpack(said or {}, 4, 7)
+  if not room or terms == '' or penalty > 0 or owes_its_word(handed) or has_other_work(worker) then
     return nil, worker or false
   end
   local lease_us, cap, machine = string.match(terms, '^(%d+) (%d+) (.*)$')
   if has_its_fill(customer, lane, cap) then
     return nil, worker
   end
-  return { worker = worker, token = token .. '.handed', lease_us = lease_us, machine = machine }
+  return { worker = worker, token = token .. '.handed', lease_us = lease_us, machine = machine,
+    left = room - 1, handed = handed and handed .. ' ' or '' }
 end
 
 -- Begins a job's first attempt with the worker that takes it. fields: names and values of the job's hash.
@@ -75,7 +82,13 @@ local function hand_over(taker, id, lane, customer, fields, payload, now)
   -- The lane stays empty, and is in use all the same.
   redis.call('ZADD', lanes_empty_key, us(now), lane)
   -- A claim that is on its way does not know of it yet.
-  redis.call('HSET', prefix .. 'worker:' .. taker.worker .. ':claim', 'handed', string.match(lane, '^[^@]+') .. ' ' .. entry)
-  redis.call('ZREM', idle_key, taker.worker)
-  tell(taker.worker, 'job ' .. cjson.encode({ id, taker.token, taken_until, payload, fields }))
+  redis.call('HSET', prefix .. 'worker:' .. taker.worker .. ':claim', 'room', taker.left,
+    'handed', taker.handed .. string.match(lane, '^[^@]+') .. ' ' .. entry)
+  if taker.left > 0 then
+    -- It is the turn of others now.
+    redis.call('ZADD', idle_key, 'XX', us(now), taker.worker)
+  else
+    redis.call('ZREM', idle_key, taker.worker)
+  end
+  tell(taker.worker, 'job ' .. cjson.encode({ id, taker.token, taken_until, payload, fields, taker.left }))
 end

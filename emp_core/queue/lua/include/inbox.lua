@@ -28,8 +28,9 @@ local function put_due(index, due, id)
   end
 end
 
--- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody); its penalty;
--- and what it said when it claimed last: its token, and the terms on which jobs may be handed to it (false: none).
+-- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody), of several
+-- the one whose turn is first; its penalty; and what it said when it claimed last (free, allow, deny, token, terms), with what
+-- became of it since (room, handed).
 local function idle_for(lane, now, customer)
   local serving = prefix .. 'lane:' .. lane .. ':workers'
   local service = ' ' .. string.match(lane, '^[^@]+') .. ' '
@@ -42,12 +43,23 @@ local function idle_for(lane, now, customer)
     if able and able < redis.call('ZCARD', idle_key) then
       -- The lane's own side is in order of penalty.
       for from = 0, able - 1, 32 do
-        names = redis.call('ZRANGE', serving, from, from + 31)
-        local idle_since = redis.call('ZMSCORE', idle_key, unpack(names))
-        for i, name in ipairs(names) do
-          if idle_since[i] and not unfit[name] then
-            return name, tonumber(redis.call('ZSCORE', serving, name))
+        local window = redis.call('ZRANGE', serving, from, from + 31, 'WITHSCORES')
+        names = {}
+        for i = 1, #window, 2 do
+          names[#names + 1] = window[i]
+        end
+        local best, penalty, since
+        for i, idle_since in ipairs(redis.call('ZMSCORE', idle_key, unpack(names))) do
+          if idle_since and not unfit[names[i]] then
+            if best and window[2 * i] ~= penalty then
+              break
+            elseif not best or tonumber(idle_since) < since then
+              best, penalty, since = names[i], window[2 * i], tonumber(idle_since)
+            end
           end
+        end
+        if best then
+          return best, tonumber(penalty)
         end
       end
       return nil
@@ -90,14 +102,15 @@ local function idle_for(lane, now, customer)
     if not best then
       return nil
     end
-    local free, allow, deny, token, terms =
-      unpack(redis.call('HMGET', prefix .. 'worker:' .. best .. ':claim', 'free', 'allow', 'deny', 'token', 'terms'), 1, 5)
+    local said = redis.call('HMGET', prefix .. 'worker:' .. best .. ':claim', 'free', 'allow', 'deny', 'token', 'terms',
+      'room', 'handed')
+    local free, allow, deny = unpack(said, 1, 3)
     -- Whether it could begin the job now: it said so when it claimed last. A worker that could not would be woken in vain,
     -- and the one that could would not be woken.
     if (free and not string.find(free, service, 1, true)) or listed(allow) == false or listed(deny) then
       unfit[best], unfit_count = true, unfit_count + 1
     elseif alive(best, now) then
-      return best, penalty, token, terms
+      return best, penalty, said
     else
       redis.call('ZREM', idle_key, best)
     end
