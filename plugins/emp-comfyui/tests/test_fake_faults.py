@@ -1,12 +1,31 @@
 """What can be made to go wrong with the fake server goes wrong, while it runs, and nothing else with it."""
 
+import contextlib
+import socket
+
 import anyio
 import attrs
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 from emp_comfyui.testing import FakeComfyUI, Faults, HttpFault
 
 from .fake_client import Watcher, one_image, slow_image, types, watching
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_connection_that_comes_in_while_the_server_is_killed_is_cut(steps: int) -> None:
+    """Whatever step of the event loop the end falls into."""
+    async with FakeComfyUI() as server:
+        with socket.create_connection((server.host, server.port)) as client:
+            client.setblocking(False)
+            for _ in range(steps):
+                await checkpoint()
+            await server.kill()
+            with anyio.fail_after(5):
+                await anyio.wait_readable(client)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(100) == b""
 
 
 async def test_a_killed_server_cuts_its_sockets_and_listens_no_more() -> None:

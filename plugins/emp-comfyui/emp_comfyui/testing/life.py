@@ -9,12 +9,16 @@ from typing import Any
 import anyio
 import attrs
 from aiohttp import web
+from anyio.lowlevel import checkpoint
 
 from emp_comfyui.testing.bell import Bell
 from emp_comfyui.testing.execution import Interrupts
 from emp_comfyui.testing.execution_cache import ExecutionCache
 from emp_comfyui.testing.prompt_queue import PromptQueue
 from emp_comfyui.testing.sockets import SocketHub
+
+_STEPS_OF_A_CONNECTION = 4
+"""Of the event loop, from when it is taken until its handler has it."""
 
 
 @attrs.define(eq=False)
@@ -43,14 +47,24 @@ class Life:
             listening.close()
             raise
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self.runner.server, sock=listening, backlog=128, ssl=tls)
+        self._listener = await loop.create_server(self._connection, sock=listening, backlog=128, ssl=tls)
         return int(listening.getsockname()[1])
 
+    def _connection(self) -> asyncio.BaseProtocol:
+        """Takes a connection that comes in; one that was on its way when this life ended is cut."""
+        if self.ended.is_set() or self.runner.server is None:
+            return _Cut()
+        return self.runner.server()
+
     def stop_listening(self) -> None:
-        """Refuse new connections."""
+        """Take no new connections; they are refused a moment later."""
         if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+            listener, self._listener = self._listener, None
+            loop = asyncio.get_running_loop()
+            for listening in listener.sockets:
+                loop.remove_reader(listening.fileno())
+            # A server that is closed a step after it has taken a connection forgets that one, and nobody closes it.
+            loop.call_soon(loop.call_soon, listener.close)
 
     async def live(self, work: Callable[["Life"], Coroutine[Any, Any, None]]) -> None:
         """Publish frames and run prompts until the end."""
@@ -62,9 +76,27 @@ class Life:
     def end(self) -> None:
         """End at once: all connections are cut, all tasks are cancelled."""
         self.stop_listening()
+        self._cut()
+        self._scope.cancel()
+        self.ended.set()
+
+    async def clean_up(self) -> None:
+        """Wait until nothing is left of it."""
+        for _ in range(_STEPS_OF_A_CONNECTION):
+            await checkpoint()
+        self._cut()
+        await self.runner.cleanup()
+
+    def _cut(self) -> None:
         connections = [] if self.runner.server is None else list(self.runner.server.connections)
         for connection in connections:
             if connection.transport is not None:
                 connection.transport.abort()
-        self._scope.cancel()
-        self.ended.set()
+
+
+class _Cut(asyncio.Protocol):
+    """A connection to a server that has just died."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Cut it."""
+        transport.close()

@@ -113,6 +113,7 @@ class FakeComfyUI:
     _root: Path = attrs.field(init=False, repr=False)
     _tasks: TaskGroup = attrs.field(init=False, repr=False)
     _life: Life | None = attrs.field(default=None, init=False, repr=False)
+    _past_life: Life | None = attrs.field(default=None, init=False, repr=False)
     _changed: anyio.Event = attrs.field(factory=anyio.Event, init=False, repr=False)
     _holds: Holds = attrs.field(factory=Holds, init=False, repr=False)
     _paused: bool = attrs.field(default=False, init=False)
@@ -138,11 +139,9 @@ class FakeComfyUI:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Drop all connections, end all tasks, delete the files."""
-        life = self._life
         self.die()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEANUP_S):
-            if life is not None:
-                await life.runner.cleanup()
+            await self._clean_up()
         shutil.rmtree(self._root, ignore_errors=True)
         self._tasks.cancel_scope.cancel()
         if kind is None or not issubclass(kind, Exception):
@@ -153,19 +152,22 @@ class FakeComfyUI:
 
     async def kill(self) -> None:
         """End as ``kill -9`` ends a server: no close frames, nobody listens; queue, history and cache are gone."""
-        life = self._life
         self.die()
-        if life is not None:
-            await life.runner.cleanup()
+        await self._clean_up()
 
     def die(self) -> None:
         """As :meth:`kill`, at once, callable from anywhere; :meth:`restart` tidies up."""
         if self._life is None:
             return
         life, self._life = self._life, None
+        self._past_life = life
         self._holds.release_all()
         life.end()
         self.note_change()
+
+    async def _clean_up(self) -> None:
+        if self._past_life is not None:
+            await self._past_life.clean_up()
 
     async def restart(self) -> None:
         """Come back (after a kill, or killing now) on the same port, with the same output and input files."""
