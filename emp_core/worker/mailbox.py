@@ -128,3 +128,4 @@ class Mailbox:
         elif not in_time:
             log.warning("a job that was handed to this worker was given to others", job=handed.job_id)
             self._on_taken_back(handed.job_id, handed.token)
+            self._on_message("wake", "")  # the queue hands it nothing until it claims

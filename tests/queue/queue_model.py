@@ -106,10 +106,9 @@ class QueueModel:
 
     def taker(self, lane: str, customer: str, idle: Iterable[str]) -> ModelWorker | None:
         """The worker that a new job is handed to, given those that are idle, the first one first; None: it has to wait."""
-        worker = next((self.workers[name] for name in idle if lane in self.workers[name].lanes), None)
+        able = [self.workers[name] for name in idle if lane in self.workers[name].lanes]
+        worker = next((one for one in able if not (one.unheard and self.is_coming(one.unheard[-1]))), None)
         if worker is None or not worker.room or any(other in worker.lanes for other, _ in self.turns):
-            return None
-        if worker.unheard and self.is_coming(worker.unheard[-1]):
             return None
         return None if customer and self.active()[customer] >= CAP else worker
 

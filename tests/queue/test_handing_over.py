@@ -174,6 +174,27 @@ async def test_a_worker_that_has_not_said_that_it_has_its_job_is_handed_no_other
 
 
 @pytest.mark.parametrize("others", [0, 40])
+async def test_another_worker_is_handed_the_job_of_one_that_has_not_said_that_it_has_its_last(
+    queue: JobQueue, hands: Hands, others: int
+):
+    """The silent one may be dead: a job that waits for it would wait until somebody looks by himself."""
+    for _ in range(others):
+        await waiting(hands, {"other": 0.0})
+    silent, ready = await waiting(hands, slots=9), await waiting(hands, slots=9)
+    await put(queue, "a")
+    taken = await put_and_take(queue, ready, "b", "c", "d")
+    assert [told.job_id for told in taken] == ["b", "c", "d"]
+    assert [told.job_id for told in await silent.handed()] == ["a"]
+
+
+async def test_a_worker_that_is_ready_but_silent_goes_before_one_that_has_to_get_ready(queue: JobQueue, hands: Hands):
+    silent, cold = await waiting(hands, slots=2), await waiting(hands, {"echo": 500.0})
+    await put(queue, "a", "b")
+    assert [message.split()[0] for message in await silent.inbox()] == ["job", "wake"]
+    assert await cold.inbox() == []
+
+
+@pytest.mark.parametrize("others", [0, 40])
 async def test_jobs_go_round_among_workers_that_wait(queue: JobQueue, hands: Hands, others: int):
     """Whether few workers are idle, or many, of which most serve other lanes."""
     for _ in range(others):
@@ -386,6 +407,20 @@ async def test_a_job_that_nobody_takes_waits_again_and_no_attempt_counts(queue: 
     assert await dead.finish(dead.consumer.claimed(told)) == (-1, "active")
     assert await other.finish(claimed) == (1, "completed")
     assert await names_of_events(queue, "a") == ["submitted", "claimed", "released", "claimed", "completed"]
+
+
+async def test_a_worker_that_did_not_take_a_job_is_handed_no_other_until_it_claims(queue: JobQueue, hands: Hands):
+    """Else a dead one would hold up one job after the other until its heartbeat ends."""
+    dead, other = await waiting(hands, slots=5), await waiting(hands, slots=5)
+    await put(queue, "a")
+    await let_it_lapse(queue)
+    await other.house.sweep(rescue=True)
+    assert await other.inbox() == ["wake"]
+    assert [one.job.id for one in (await other.wait_for_jobs(5)).jobs] == ["a"]
+    assert [told.job_id for told in await put_and_take(queue, other, "b", "c")] == ["b", "c"]
+    assert [told.job_id for told in await dead.handed()] == ["a"]
+    await dead.wait_for_jobs(5, heard="a")  # it was slow, not dead
+    assert [told.job_id for told in await put_and_take(queue, dead, "d", "e")] == ["e"]
 
 
 async def test_its_events_say_who_did_not_take_it(queue: JobQueue, hands: Hands):

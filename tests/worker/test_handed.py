@@ -112,6 +112,20 @@ async def test_a_job_that_was_given_to_others_meanwhile_is_stopped(
     await one_job_before(queue, steering, running)  # its inbox is read on
 
 
+async def test_a_worker_that_took_a_job_too_late_claims_at_once(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """The queue does not count on it until then, however many slots it has."""
+    running = await start_worker(steered_binding(steering), poll_s=60.0)
+    await one_job_before(queue, steering, running)
+    await queue.client.zrem(queue.keys.fixed("idle"), running.id)
+    fields = ["service_required", "steered", "status", "active", "attempt", "1"]
+    message = json.dumps(["gone", "t.handed", "9000000000000000", "{}", fields, 3])
+    await queue.client.rpush(queue.keys.worker(running.id, "inbox"), f"job {message}")
+    await (await steering.next()).until_ended()
+    await waits(queue, running)
+
+
 async def handed_all_the_same(queue: JobQueue, running: RunningWorker) -> str:
     """Submit a job that is handed to a worker as if the queue did not know yet that it cannot take one."""
     keys, client = queue.keys, queue.client

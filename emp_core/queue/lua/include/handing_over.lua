@@ -41,17 +41,12 @@ local function has_its_fill(customer, lane, cap)
     or (cap ~= '0' and tonumber(redis.call('HGET', customers_active_key, customer) or 0) >= tonumber(cap)))
 end
 
--- Whether the worker has not said yet that it has the last job that was handed to it: it may be dead.
-local function owes_its_word(handed)
-  return handed and redis.call('ZSCORE', handed_key, string.match(handed, '%S+ %S+$'))
-end
-
 -- The worker that a job may be handed to now, and on which terms; nil: it has to wait in its lane; and which worker is
 -- idle for it, false: none.
 local function taker_for(lane, customer, now)
-  local worker, penalty, said = idle_for(lane, now, customer)
+  local worker, penalty, said, is_silent = idle_for(lane, now, customer)
   local token, terms, room, handed = unpack(said or {}, 4, 7)
-  if not room or terms == '' or penalty > 0 or owes_its_word(handed) or has_other_work(worker) then
+  if not room or terms == '' or penalty > 0 or is_silent or has_other_work(worker) then
     return nil, worker or false
   end
   local lease_us, cap, machine = string.match(terms, '^(%d+) (%d+) (.*)$')

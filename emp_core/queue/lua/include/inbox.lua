@@ -1,5 +1,5 @@
 --- Messages to workers, and waking the one that can start a job soonest.
---- keys: workers idle keeper woken
+--- keys: workers idle keeper woken handed
 --- argv: prefix
 
 local INBOX_TTL_MS = 60000
@@ -28,9 +28,14 @@ local function put_due(index, due, id)
   end
 end
 
+-- Whether the worker has not said yet that it has the last job that was handed to it: it may be dead.
+local function owes_its_word(handed)
+  return handed and redis.call('ZSCORE', handed_key, string.match(handed, '%S+ %S+$'))
+end
+
 -- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody), of several
--- the one whose turn is first; its penalty; and what it said when it claimed last (free, allow, deny, token, terms), with what
--- became of it since (room, handed).
+-- the one whose turn is first, those that owe their word last; its penalty; what it said when it claimed last (free, allow,
+-- deny, token, terms), with what became of it since (room, handed); and whether it owes its word.
 local function idle_for(lane, now, customer)
   local serving = prefix .. 'lane:' .. lane .. ':workers'
   local service = ' ' .. string.match(lane, '^[^@]+') .. ' '
@@ -97,10 +102,11 @@ local function idle_for(lane, now, customer)
     return false
   end
 
+  local silent
   while unfit_count < UNFIT_MAX do
     local best, penalty = find()
-    if not best then
-      return nil
+    if not best or (silent and penalty > silent.penalty) then
+      break
     end
     local said = redis.call('HMGET', prefix .. 'worker:' .. best .. ':claim', 'free', 'allow', 'deny', 'token', 'terms',
       'room', 'handed')
@@ -109,11 +115,17 @@ local function idle_for(lane, now, customer)
     -- and the one that could would not be woken.
     if (free and not string.find(free, service, 1, true)) or listed(allow) == false or listed(deny) then
       unfit[best], unfit_count = true, unfit_count + 1
-    elseif alive(best, now) then
-      return best, penalty, said
-    else
+    elseif not alive(best, now) then
       redis.call('ZREM', idle_key, best)
+    elseif owes_its_word(said[7]) then
+      silent = silent or { worker = best, penalty = penalty, said = said }
+      unfit[best], unfit_count = true, unfit_count + 1
+    else
+      return best, penalty, said, false
     end
+  end
+  if silent then
+    return silent.worker, silent.penalty, silent.said, true
   end
   return nil
 end

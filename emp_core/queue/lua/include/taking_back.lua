@@ -1,5 +1,5 @@
 --- Jobs that were handed to workers which did not say that they have them.
---- keys: handed
+--- keys: handed idle
 --- argv: prefix
 
 -- Puts such a job back as if it had waited all the time: the attempt does not count. entry: its member of the index.
@@ -11,6 +11,8 @@ local function take_back(entry, now)
     return
   end
   local job = prefix .. 'jobs:' .. id
+  -- It may be dead. If it is not, it claims before it is told anything more.
+  redis.call('ZREM', idle_key, facts.worker or '')
   redis.call('HDEL', job, 'token', 'attempt')
   redis.call('HINCRBY', job, 'returned', 1)
   leave_active(id, facts.customer)
