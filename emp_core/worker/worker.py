@@ -351,6 +351,7 @@ class Worker:
     def _services_changed(self) -> None:
         self._registrar.capabilities_changed()
         self._claimer.slot_freed()
+        self._claimer.wake()  # what it said when it claimed last does not hold any more
 
     def _message(self, word: str, rest: str) -> None:
         match word:

@@ -56,6 +56,39 @@ async def test_a_service_that_gets_a_slot_back_takes_the_next_job_while_another_
         attempt.complete()
 
 
+async def test_a_service_that_gets_a_slot_back_takes_the_next_job_while_another_one_is_withdrawn(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, other_steering: Steering
+):
+    """The other one was idle when the worker claimed last."""
+    running = await start_worker(
+        steered_binding(steering, "one"),
+        steered_binding(other_steering, "two"),
+        concurrency=("1",),
+        **SLOW_POLL,
+    )
+    await queue.submit(JobSpec("two"))
+    (await other_steering.next()).complete()
+    await queue.submit(JobSpec("one"))
+    busy = await steering.next()
+    await until(lambda: offers(queue, running.id, " two "))
+    other_steering.health = Health(ok=False, reason="it is gone")
+    running.worker._services["two"]._look.set()
+    await until(lambda: is_withdrawn(queue, "two"))
+    busy.complete()
+    await anyio.wait_all_tasks_blocked()
+    await queue.submit(JobSpec("one"))
+    (await steering.next()).complete()
+
+
+async def offers(queue: JobQueue, worker_id: str, services: str) -> bool:
+    return await queue.client.hget(queue.keys.worker(worker_id, "claim"), "free") == services
+
+
+async def is_withdrawn(queue: JobQueue, service: str) -> bool:
+    [view] = await queue.workers()
+    return view.capabilities.services[service].withdrawn is not None
+
+
 async def test_a_lane_that_went_and_came_back_is_served_at_once(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ):
