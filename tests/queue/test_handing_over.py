@@ -423,6 +423,19 @@ async def test_a_worker_that_did_not_take_a_job_is_handed_no_other_until_it_clai
     assert [told.job_id for told in await put_and_take(queue, dead, "d", "e")] == ["e"]
 
 
+async def test_what_a_worker_did_not_take_before_it_registered_anew_is_not_held_against_it(
+    queue: JobQueue, hands: Hands
+):
+    hand = await waiting(hands, slots=5)
+    await put(queue, "a")
+    await hand.register({"echo": 0.0})
+    await hand.wait_for_jobs(5)
+    await queue.client.zrem(queue.keys.lane_workers("echo"), hand.name)  # so that it is not woken for the job
+    await let_it_lapse(queue)
+    assert (await hand.house.sweep(rescue=True)).taken_back == 1
+    assert await hand.is_idle()
+
+
 async def test_its_events_say_who_did_not_take_it(queue: JobQueue, hands: Hands):
     dead = await waiting(hands)
     await put(queue, "a")

@@ -11,8 +11,11 @@ local function take_back(entry, now)
     return
   end
   local job = prefix .. 'jobs:' .. id
-  -- It may be dead. If it is not, it claims before it is told anything more.
-  redis.call('ZREM', idle_key, facts.worker or '')
+  -- The worker may be dead: it is handed nothing more until it claims. One that registered anew does not know of this job.
+  local unheard = redis.call('HGET', prefix .. 'worker:' .. (facts.worker or '') .. ':claim', 'handed')
+  if unheard and string.find(unheard, entry, 1, true) then
+    redis.call('ZREM', idle_key, facts.worker)
+  end
   redis.call('HDEL', job, 'token', 'attempt')
   redis.call('HINCRBY', job, 'returned', 1)
   leave_active(id, facts.customer)
