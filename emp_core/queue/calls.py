@@ -60,7 +60,7 @@ class Calls:
         """Make a call that may be repeated.
 
         Raises:
-            QueueUnavailable: Redis stayed away.
+            QueueUnavailable: Redis stayed away, or the client was closed.
         """
         ends: float | None = None
         delay_s = 0.05
@@ -69,7 +69,7 @@ class Calls:
                 return await call()
             except AWAY as error:
                 ends = ends or anyio.current_time() + _RETRY_S
-                if anyio.current_time() + delay_s > ends:
+                if self.client.is_closed or anyio.current_time() + delay_s > ends:
                     raise unavailable(self._url, error) from error
                 log.warning("redis is away", url=shown_url(self._url), error=str(error), again_in_s=delay_s)
             await anyio.sleep(delay_s)

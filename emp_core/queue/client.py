@@ -105,6 +105,11 @@ class Client(Redis):
         finally:
             wire.drop()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose` was called: from then on every call fails."""
+        return self._links.closed
+
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close all connections."""
         self._links.close()

@@ -234,6 +234,9 @@ class Links:
         make: makes a connection; nothing is sent yet.
         reply_s: how long Redis may be silent while a reply is due.
         most: calls beyond so many wait for others to end.
+
+    Attributes:
+        closed: whether `close` was called: no call can be made any more.
     """
 
     def __init__(self, make: Callable[[], QuickSending], reply_s: float, most: int) -> None:
@@ -242,7 +245,7 @@ class Links:
         self._room = anyio.Semaphore(most)
         self._kept: set[_Link] = set()
         self._idle: list[_Link] = []
-        self._closed = False
+        self.closed = False
 
     async def ask(self, commands: bytes, count: int, patience_s: float = 0.0) -> list[Any]:
         """Send commands, and give their replies; refusals are among them, as exceptions.
@@ -287,15 +290,19 @@ class Links:
         return link
 
     async def _connected(self) -> QuickSending:
-        if self._closed:
-            raise exceptions.ConnectionError("the client is closed")
+        self._refuse_if_closed()
         connection = self._make()
         try:
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py annotates no results
+            self._refuse_if_closed()  # meanwhile
         except BaseException:
             connection.abandon()
             raise
         return connection
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise exceptions.ConnectionError("the client is closed")
 
     async def wire(self, on_reply: Callable[[Any], None], on_refusal: Callable[[exceptions.RedisError], bool]) -> Wire:
         """A connection of its own, on which things come when they come. Whoever asked for it drops it."""
@@ -310,7 +317,7 @@ class Links:
 
     def close(self) -> None:
         """Close all of them, for good."""
-        self._closed = True
+        self.closed = True
         for link in self._kept:
             link.drop()
         self._idle.clear()

@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from attrs import evolve
 from redis import exceptions
 
-from emp_core.errors import DuplicateJob, QueueFull
+from emp_core.errors import DuplicateJob, QueueFull, QueueUnavailable
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.listening import LOST, Heard
@@ -217,6 +217,23 @@ async def test_a_submit_whose_connection_is_lost_is_made_again(queue: JobQueue, 
         await hand.finish(await hand.take_one())
         assert (await waiter).status == "completed"
         assert (await queue.counts())[JobState.COMPLETED] == 2
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_who_submits_or_waits_while_the_queue_is_closed_is_told_so_soon(
+    queue: JobQueue, hands: Hands, listens: bool
+):
+    async with link_to(queue.url) as (link, url):
+        async with JobQueue.connect(url, settings=evolve(queue.settings, lease_s=0.5)) as far:
+            await waited_for(far, await hands())
+            if not listens:
+                far._open.expectations._waits = 0
+            link.fall_silent()
+            calls = [asyncio.create_task(call) for call in (far.submit(JobSpec("echo", id="j1")), far.wait("j2"))]
+            await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(2):
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in ended] == [QueueUnavailable] * 2
 
 
 async def test_a_submit_that_was_cancelled_leaves_nothing_behind(queue: JobQueue, hands: Hands):

@@ -357,6 +357,15 @@ async def test_closed_links_make_no_new_connections():
     assert server.made == 1
 
 
+async def test_a_connection_that_was_being_made_when_links_were_closed_is_not_used():
+    async with links_to(pong) as links:
+        task = asyncio.create_task(links.ask(PING, 1))
+        await checkpoint()
+        links.close()
+        with pytest.raises(exceptions.ConnectionError, match="closed"):
+            await task
+
+
 async def test_forgotten_connections_are_not_used_again():
     server = Counted(pong)
     async with links_to(server) as links:
