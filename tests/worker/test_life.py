@@ -81,7 +81,7 @@ async def test_a_service_that_gets_a_slot_back_takes_the_next_job_while_another_
 
 
 async def offers(queue: JobQueue, worker_id: str, services: str) -> bool:
-    return await queue.client.hget(queue.keys.worker(worker_id, "claim"), "free") == services
+    return bool(await queue.client.hget(queue.keys.worker(worker_id, "claim"), "free") == services)
 
 
 async def is_withdrawn(queue: JobQueue, service: str) -> bool:
