@@ -64,12 +64,12 @@ end
 -- yet it is handed no other.
 local unheard = {}
 if last[2] then
+  -- The last one comes first.
   for service, entry, id in string.gmatch(last[2], '(%S+) ((%S+) %S+)') do
     if id == handed then
-      unheard = {}
-    else
-      unheard[#unheard + 1] = { service, entry }
+      break
     end
+    unheard[#unheard + 1] = { service, entry }
   end
   local coming = {}
   for _, one in ipairs(unheard) do

@@ -54,7 +54,7 @@ local function taker_for(lane, customer, now)
     return nil, worker
   end
   return { worker = worker, token = token .. '.handed', lease_us = lease_us, machine = machine,
-    left = room - 1, handed = handed and handed .. ' ' or '' }
+    left = room - 1, handed = handed and ' ' .. handed or '' }
 end
 
 -- Begins a job's first attempt with the worker that takes it. fields: names and values of the job's hash.
@@ -78,7 +78,7 @@ local function hand_over(taker, id, lane, customer, fields, payload, now)
   redis.call('ZADD', lanes_empty_key, us(now), lane)
   -- A claim that is on its way does not know of it yet.
   redis.call('HSET', prefix .. 'worker:' .. taker.worker .. ':claim', 'room', taker.left,
-    'handed', taker.handed .. string.match(lane, '^[^@]+') .. ' ' .. entry)
+    'handed', string.match(lane, '^[^@]+') .. ' ' .. entry .. taker.handed)
   if taker.left > 0 then
     -- It is the turn of others now.
     redis.call('ZADD', idle_key, 'XX', us(now), taker.worker)

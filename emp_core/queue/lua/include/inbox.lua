@@ -30,7 +30,7 @@ end
 
 -- Whether the worker has not said yet that it has the last job that was handed to it: it may be dead.
 local function owes_its_word(handed)
-  return handed and redis.call('ZSCORE', handed_key, string.match(handed, '%S+ %S+$'))
+  return handed and redis.call('ZSCORE', handed_key, string.match(handed, '^%S+ (%S+ %S+)'))
 end
 
 -- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody), of several
