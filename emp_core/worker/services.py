@@ -228,7 +228,7 @@ class ServiceRunner:
         if self._clock() < self._paused_until or not self._breaker.admits or not await self._store_works():
             return
         info = await self._ask_info()
-        changed = self._withdrawn is not None or info != self._info or self._take_capacity()
+        changed = self._take_capacity() or self._withdrawn is not None or info != self._info
         if self._withdrawn is not None:
             log.info("service taken up", service=self.name, version=info.version or None)
         self._info, self._withdrawn = info, None

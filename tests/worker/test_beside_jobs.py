@@ -1,7 +1,9 @@
 """What connectors do beside their jobs: look after something, change how many jobs they take, tell of trouble."""
 
 import anyio
+import pytest
 
+from emp_core.connectors.base import ServiceInfo
 from emp_core.errors import AuthenticationFailed, RateLimited
 from emp_core.jobs.model import JobSpec
 from emp_core.queue.queue import JobQueue
@@ -49,15 +51,17 @@ async def test_what_it_looks_after_may_fail_and_jobs_go_on(
     assert (await queue.wait(job.id, timeout=10)).status == "completed"
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
 async def test_a_connector_may_take_more_jobs_than_before(
-    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, version: str
 ) -> None:
+    """Whether or not something else has changed, too."""
     steering.jobs_at_once = 1
     running = await start_worker(steered_binding(steering))
     service = running.worker._services["steered"]
     await queue.submit_many([JobSpec("steered") for _ in range(3)])
     first = await steering.next()
-    steering.jobs_at_once = 3
+    steering.jobs_at_once, steering.info = 3, ServiceInfo("steered", version)
     service._look.set()  # its health is due
     others = [await steering.next(), await steering.next()]
     offered = running.worker.capabilities().services["steered"].slots
