@@ -63,7 +63,8 @@ async def test_a_connector_may_take_more_jobs_than_before(
     first = await steering.next()
     steering.jobs_at_once, steering.info = 3, ServiceInfo("steered", version)
     service._look.set()  # its health is due
-    others = [await steering.next(), await steering.next()]
+    with anyio.fail_after(5):  # sooner than it is due again
+        others = [await steering.next(), await steering.next()]
     offered = running.worker.capabilities().services["steered"].slots
     assert offered == 3
     for attempt in (first, *others):
