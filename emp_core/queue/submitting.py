@@ -134,11 +134,11 @@ class Submitter:
         if not self._settings.wait_replicas:
             [(_, job_id, entry)] = batch
             made = partial(self._script.call, *call)
-            reply: str | None = await self._expectations.submit(job_id, entry.payload, made)
-            if reply is not None:
-                return reply
+            told: str | None = await self._expectations.submit(job_id, entry.payload, made)
+            if told is not None:
+                return told
         [reply] = await self._send((call,))
-        return reply
+        return str(reply)
 
     def _send(self, calls: Sequence[_Call]) -> Awaitable[list[Any]]:
         return self._script.together(
