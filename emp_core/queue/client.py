@@ -140,7 +140,7 @@ class Client(Redis):
             case _:
                 if not _STATES.search(str(error)):
                     return
-                if "UNBLOCKED" in str(error):
+                if _DEMOTED.search(str(error)):
                     await self._move(None)
         raise NotReady(str(error)) from error
 
@@ -178,8 +178,11 @@ class _Pipeline(Pipeline):
 _OF_REDIS_PY = {NEVER_DECODE, EMPTY_RESPONSE}
 """Options of commands whose replies redis-py has to read."""
 
-_STATES = re.compile(r"(?:^|caused error: )(?:BUSY|MISCONF|NOREPLICAS|UNBLOCKED)\b")
+_STATES = re.compile(r"(?:^|caused error: )(?:BUSY|MISCONF|NOREPLICAS|UNBLOCKED|WAIT cannot be used with replica)\b")
 """Refusals that redis-py has no types for; a pipeline says in front of them which command it was."""
+
+_DEMOTED = re.compile("UNBLOCKED|WAIT cannot be used with replica")
+"""Those of a server that is not the master any more."""
 
 
 def _target(error: exceptions.MovedError) -> Node | None:

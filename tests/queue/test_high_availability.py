@@ -124,6 +124,8 @@ async def test_a_replica_is_not_ready(tmp_path: Path):
         client = connect(replica.url)
         with pytest.raises(NotReady):
             await client.set("x", 1)
+        with pytest.raises(NotReady):
+            await client.execute_command("WAIT", 1, 10)  # after a script that had nothing to write
         async with client.pipeline(transaction=False) as pipe:
             pipe.set("x", 1)
             with pytest.raises(NotReady):
