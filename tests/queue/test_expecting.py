@@ -1,7 +1,7 @@
 """A program that waits for its jobs listens to each of them from before it exists, and asks nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -259,43 +259,42 @@ async def test_a_script_that_redis_forgot_disturbs_nobody_who_listens(queue: Job
     assert job == await queue.get("j1")
 
 
-async def test_a_subscription_that_is_refused_hinders_no_submit(queue: JobQueue, hands: Hands, namespace: str):
-    hand, user = await hands(), namespace.strip("{}:")
+@asynccontextmanager
+async def waited_as_a_user(
+    queue: JobQueue, hand: Hand, namespace: str
+) -> AsyncIterator[tuple[JobQueue, Callable[..., Awaitable[object]]]]:
+    """The queue as somebody who has waited for a job, and who may publish and subscribe as far as is allowed later."""
+    user = namespace.strip("{}:")
     acl = partial(queue.client.execute_command, "ACL")
     await acl("SETUSER", user, "on", ">secret", "~*", "&*", "+@all")
+    url = f"redis://{user}:secret@{queue.url.partition('@')[2]}"
     try:
-        async with JobQueue.connect(
-            f"redis://{user}:secret@{queue.url.partition('@')[2]}", settings=queue.settings
-        ) as far:
+        async with JobQueue.connect(url, settings=queue.settings) as far:
             await waited_for(far, hand)
-            await acl("SETUSER", user, "resetchannels", "&nothing", "&*job:status:update")
-            with far._listener.subscribed("nothing") as heard:
-                assert await heard.next(5) == LOST  # Redis has ended the connection, and it is back
-                [job] = await put(far, "j1")
-                assert await heard.next(5) == LOST
-            assert await queue.get("j1") == job
-            assert not far._open.expectations._expected
+            yield far, partial(acl, "SETUSER", user, "resetchannels")
     finally:
         await acl("DELUSER", user)
+
+
+async def test_a_subscription_that_is_refused_hinders_no_submit(queue: JobQueue, hands: Hands, namespace: str):
+    async with waited_as_a_user(queue, await hands(), namespace) as (far, allow):
+        await allow("&nothing", "&*job:status:update")
+        with far._listener.subscribed("nothing") as heard:
+            assert await heard.next(5) == LOST  # Redis has ended the connection, and it is back
+            [job] = await put(far, "j1")
+            assert await heard.next(5) == LOST
+        assert await queue.get("j1") == job
+        assert not far._open.expectations._expected
 
 
 async def test_a_submit_that_failed_half_way_is_not_made_again(queue: JobQueue, hands: Hands, namespace: str):
     """Made again, it would find the job that it left, and say that all is well."""
-    hand, user = await hands(), namespace.strip("{}:")
-    acl = partial(queue.client.execute_command, "ACL")
-    await acl("SETUSER", user, "on", ">secret", "~*", "&*", "+@all")
-    try:
-        async with JobQueue.connect(
-            f"redis://{user}:secret@{queue.url.partition('@')[2]}", settings=queue.settings
-        ) as far:
-            await waited_for(far, hand)
-            await acl("SETUSER", user, "resetchannels", f"&{namespace}done:*")
-            with pytest.raises(exceptions.ResponseError, match="publish"):
-                await put(far, "j1")
-            assert not far._open.expectations._expected
-    finally:
-        await acl("DELUSER", user)
-        await queue.client.delete(queue.keys.job("j1"), queue.keys.payload("j1"))
+    async with waited_as_a_user(queue, await hands(), namespace) as (far, allow):
+        await allow(f"&{namespace}done:*")
+        with pytest.raises(exceptions.ResponseError, match="publish"):
+            await put(far, "j1")
+        assert not far._open.expectations._expected
+    await queue.client.delete(queue.keys.job("j1"), queue.keys.payload("j1"))
 
 
 async def test_a_redis_that_is_full_disturbs_nobody_who_listens(tmp_path: Path):
