@@ -329,7 +329,7 @@ class Consumer:
             ) from error
         if status is None:
             return None
-        artifacts = json.loads(result).get("artifacts", ()) if result else ()
+        artifacts = loads(result).get("artifacts", ()) if result else ()
         return JobFacts(customer, [artifact["url"] for artifact in artifacts])
 
     async def retire(self) -> None:

@@ -1,6 +1,5 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
-import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -10,7 +9,7 @@ import anyio
 
 from emp_core.config import Settings
 from emp_core.errors import DuplicateJob, NobodyServes, QueueFull
-from emp_core.jobs.codec import EncodedSpec, dumps, encode_spec, from_us, to_us
+from emp_core.jobs.codec import EncodedSpec, dumps, encode_spec, from_us, loads, to_us
 from emp_core.jobs.ids import new_job_id
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.requirements import Requirement
@@ -111,7 +110,7 @@ class Submitter:
         jobs: list[Job] = []
         unserved: dict[str, Job] = {}
         for batch, text in zip(batches, replies, strict=True):
-            now, *answers = json.loads(text)
+            now, *answers = loads(text)
             created_at = from_us(now)
             for (spec, sent_id, entry), code, job_id, serving in zip(
                 batch, answers[::3], answers[1::3], answers[2::3], strict=True
