@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from emp_core.jobs.requirements import NO_REQUIREMENTS, Requirement, Requirements
 from emp_core.jobs.states import JobState
@@ -136,9 +136,10 @@ class JobError:
     details: Mapping[str, Any] = field(factory=dict)
 
 
-@frozen
+@define
 class Job:
-    """A job as the queue knows it. Times are aware datetimes in UTC, of Redis's clock.
+    """A job as the queue knew it when it was read: what is changed here changes nothing there. Times are aware datetimes in
+    UTC, of Redis's clock.
 
     Attributes:
         payload: None in listings, which never carry it.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 
 from emp_core.config import Settings
 from emp_core.errors import InputUnavailable
@@ -35,7 +35,7 @@ class ClaimedJob:
     unreadable: str = ""
 
 
-@frozen
+@define
 class HandedJob:
     """A job that was given to this worker without being claimed, as it came: `Consumer.claimed` reads it.
 
@@ -111,7 +111,7 @@ class Renewal:
     cancelled: frozenset[str]
 
 
-@frozen
+@define
 class Finish:
     """An outcome to be recorded.
 

@@ -32,8 +32,18 @@ class PackedHead:
 
     def packed(self, *arguments: Any) -> bytes:
         """The command with these arguments, of which there is one at least. Raises TypeError: one is neither text nor number."""
-        command: bytes = hiredis.pack_command(arguments)  # pyright: ignore[reportArgumentType]
-        return b"".join((b"*%d\r\n" % (self._count + len(arguments)), self._words, _after_count(command)))
+        parts = [b"*%d\r\n" % (self._count + len(arguments)), self._words]
+        for argument in arguments:
+            # Not by hiredis, which takes twice as long for the few that most commands have.
+            text = (argument if isinstance(argument, str) else _digits(argument)).encode()
+            parts += (b"$%d\r\n" % len(text), text, b"\r\n")
+        return b"".join(parts)
+
+
+def _digits(number: Any) -> str:
+    if not isinstance(number, int | float):
+        raise TypeError(f"{type(number).__name__} is neither text nor number")
+    return repr(number)
 
 
 def _after_count(command: bytes) -> memoryview:
