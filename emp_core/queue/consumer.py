@@ -14,7 +14,7 @@ from emp_core.jobs.model import Job
 from emp_core.queue.connection import AWAY, Limits
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
-from emp_core.queue.sending import packed
+from emp_core.queue.sending import PackedHead, packed
 
 __all__ = ["Claim", "ClaimedJob", "Consumer", "Finish", "HandedJob", "Lease", "Renewal"]
 
@@ -159,7 +159,7 @@ class Consumer:
             "allow": json.dumps(settings.customers_allow) if settings.customers_allow else "",
             "deny": json.dumps(settings.customers_deny) if settings.customers_deny else "",
         }
-        self._handed_key = self.keys.fixed("handed")
+        self._acknowledge = PackedHead("ZREM", self.keys.fixed("handed"))
         self._claim = load_script("claim").bound(self.keys, claiming)
         self._finish = load_script("finish").bound(self.keys, {"events_max": settings.events_max})
 
@@ -247,7 +247,7 @@ class Consumer:
     def handed(self, text: str) -> HandedJob:
         """A job out of a message. What is wrong with it shows when it is read."""
         job_id, token, until_us, payload, fields, room = loads(text)
-        acknowledgement = packed("ZREM", self._handed_key, f"{job_id} {token}")
+        acknowledgement = self._acknowledge.packed(f"{job_id} {token}")
         return HandedJob(job_id, token, acknowledgement, int(until_us) / 1e6, fields, payload, room)
 
     def claimed(self, handed: HandedJob) -> ClaimedJob:

@@ -21,6 +21,8 @@ __all__ = ["Housekeeping", "Sweep"]
 
 _KEEPER_S = 6.0
 _BATCH = 100
+_AUDITED_AT_ONCE = 20
+"""Everybody else waits for a script; this one takes 7 µs a job and is not urgent."""
 _LANE_IDLE_US = 3_600_000_000
 _GLOB = re.compile(r"[*?\[\]\\]")
 
@@ -115,8 +117,8 @@ class Housekeeping:
     async def audit(self, job_ids: Sequence[str]) -> list[str]:
         """Put jobs that stand in no index where their state says; the ids of those that were."""
         mended: list[str] = []
-        for start in range(0, len(job_ids), _BATCH):
-            mended += await self._audit(self.client, {}, job_ids[start : start + _BATCH])
+        for start in range(0, len(job_ids), _AUDITED_AT_ONCE):
+            mended += await self._audit(self.client, {}, job_ids[start : start + _AUDITED_AT_ONCE])
         return mended
 
     async def workers(self) -> list[WorkerView]:

@@ -19,8 +19,9 @@ _LOOK_S = 2.0
 _CLOCK_JUMP_S = 5.0
 _SETTLE_S = 2.0
 _UNSERVED_EVERY_S = 3.0
-_AUDIT_EVERY_S = 5.0
-_AUDIT_KEYS = 1000
+_AUDIT_EVERY_S = 2.0
+_AUDIT_KEYS = 400
+"""Few at a time: jobs that are submitted meanwhile wait for it."""
 
 
 class Keeper:

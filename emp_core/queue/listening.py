@@ -15,7 +15,7 @@ from emp_core.log.logger import get_logger
 from emp_core.queue.client import Client
 from emp_core.queue.connection import AWAY
 from emp_core.queue.links import Wire
-from emp_core.queue.sending import packed
+from emp_core.queue.sending import PackedHead, packed
 
 __all__ = ["LOST", "Heard", "Listener"]
 
@@ -29,6 +29,7 @@ _REFUSED_S = 0.5
 _OF_THE_CALL = (exceptions.NoScriptError, exceptions.OutOfMemoryError)
 """Refusals of a call that say nothing against the connection."""
 _PING = packed("PING")
+_SUBSCRIBE = PackedHead("SUBSCRIBE")
 
 
 class Heard:
@@ -287,7 +288,7 @@ class Listener:
         if self._wire is None:
             return []
         # To one that is subscribed to already, too: it is answered in the same way.
-        commands = b"".join((packed("SUBSCRIBE", name), *(questions or (_PING,))))
+        commands = b"".join((_SUBSCRIBE.packed(name), *(questions or (_PING,))))
         return await self._send(self._wire, commands, len(questions) or 1, name if refusable else None).done
 
     def leave(self, name: str, heard: Heard) -> None:

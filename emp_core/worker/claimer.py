@@ -17,6 +17,10 @@ log = get_logger("emp.worker")
 
 _GATHER_S = 0.002
 """How long a free slot waits for more of them, so that one call fills them all."""
+_ROOM_LOW = 8
+_QUIET_S = 0.005
+"""When there is room for so few jobs more it claims so long after the last one: while no outcome is on its way, which would
+have to wait for the claim."""
 _SHARE_S = 0.005
 """How long to leave waiting jobs to others that were just woken for them."""
 
@@ -61,9 +65,12 @@ class Claimer:
             room: how many more may be. Then it counts as idle again when it has claimed.
         """
         self._handed = job_id
-        if room <= 0:
+        loop = asyncio.get_running_loop()
+        if room == _ROOM_LOW:
+            loop.call_later(_QUIET_S, self._woken.set)
+        elif room <= 0:
             # Later than the job, so that its outcome is sent first if it ends at once.
-            asyncio.get_running_loop().call_soon(self._woken.set)
+            loop.call_soon(self._woken.set)
 
     def slot_freed(self) -> None:
         """A slot became free."""

@@ -85,6 +85,28 @@ async def test_a_worker_with_free_slots_is_handed_several_jobs_between_two_claim
     assert len(claims) <= 5
 
 
+async def test_a_worker_claims_between_jobs_before_it_can_be_handed_no_more(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """Not when it comes to that: the outcome of the last one would wait for the claim."""
+    steering.jobs_at_once = 32
+    running = await start_worker(steered_binding(steering), poll_s=60.0)
+    await one_job_before(queue, steering, running)
+    claim = queue.keys.worker(running.id, "claim")
+    room = int(await queue.client.hget(claim, "room"))
+    for left in reversed(range(8, room)):
+        assert int(await queue.client.hget(claim, "room")) == left + 1
+        job = await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        await queue.wait(job.id, timeout=10)
+        await until(lambda: acknowledged(queue))
+
+    async def has_room_again() -> bool:
+        return int(await queue.client.hget(claim, "room")) == room
+
+    await until(has_room_again)
+
+
 async def test_a_job_that_comes_too_late_is_left_to_others(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ):
