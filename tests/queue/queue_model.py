@@ -215,8 +215,9 @@ class QueueModel:
                 else:
                     job.status = "failed"
 
-    def revive(self, job: ModelJob, lane: str) -> None:
-        """A failed or cancelled job was given a new run."""
+    def revive(self, job: ModelJob, lane: str, early: int) -> None:
+        """A failed or cancelled job was given a new run, so long before it should have begun."""
+        job.came, job.arrival = job.came - early, job.arrival - early
         job.lane = lane
         job.attempt = job.crashes = 0
         job.token, job.cancel, job.has_deadline, job.late, job.lease_ended = "", False, False, False, False

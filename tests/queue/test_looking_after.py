@@ -1,5 +1,6 @@
 """What an operator may do to jobs: change priorities, give failed ones a new run; and what the audit puts back."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from attrs import evolve
 from emp_core.errors import ConfigError, IllegalTransition, JobNotFound
 from emp_core.jobs.codec import encode_error
 from emp_core.jobs.model import JobError, JobSpec
+from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
 
 from .hands import Hand, Hands, names_of_events, put
@@ -172,6 +174,23 @@ async def test_a_new_run_is_for_every_worker_again(queue: JobQueue, hands: Hands
     assert again.requirement == job.requirement
     assert (again.lane, again.status, again.error) == (job.lane, "pending", None)
     assert await hand.ids(1) == ["a"]
+
+
+async def test_a_job_that_was_cancelled_before_its_start_and_is_retried_waits_as_one_that_comes_now(
+    queue: JobQueue, hands: Hands
+):
+    """Not behind everything that comes until the time when it should have begun."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await put(queue, "a")
+    await put(queue, "b", priority=60, start_at=later)
+    await queue.cancel("b")
+    await put(queue, "c")
+    retried = await queue.retry("b")
+    assert retried.status is JobState.PENDING
+    assert retried.start_at is not None
+    assert retried.start_at < later
+    await put(queue, "d", priority=70)
+    assert await (await hands()).ids(4) == ["d", "b", "a", "c"]
 
 
 # -- the audit -------------------------------------------------------------------------------------------------------

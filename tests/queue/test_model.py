@@ -295,7 +295,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.script = "retry"
         job = data.draw(st.sampled_from(self.model.in_state("failed", "cancelled")))
         self.call(self.queue.retry, job.id)
-        self.model.revive(job, BACK.get(job.lane, job.lane))
+        # One that was not due yet waits from now on.
+        began = int(self.client.hget(self.queue.keys.job(job.id), "start_at") or job.came)
+        self.model.revive(job, BACK.get(job.lane, job.lane), early=job.came - began)
 
     @precondition(lambda self: self.model.in_state("pending", "scheduled"))
     @rule(data=st.data(), priority=st.sampled_from([0, 50, 99]))

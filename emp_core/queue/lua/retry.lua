@@ -28,6 +28,12 @@ if lane ~= '' then
   redis.call('HSET', job, 'lane', lane, 'requirement', requirement)
   facts.lane, facts.requirement = lane, requirement
 end
+local start_at = tonumber(redis.call('HGET', job, 'start_at') or 0)
+if start_at > now then
+  -- It begins before its time, and has the place of a job that comes now.
+  facts.arrival = facts.arrival - (start_at - now)
+  redis.call('HSET', job, 'start_at', us(now), 'arrival', us(facts.arrival))
+end
 local status = put_back(id, facts, 0, now)
 emit(id, 'revived', now, ',"status":"' .. status .. '"', facts.watched)
 write_lines(now)
