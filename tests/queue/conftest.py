@@ -2,10 +2,19 @@ import pytest
 
 from emp_core.queue.queue import JobQueue
 
-from .hands import Hands
+from .hands import Hands, put
 
 
 @pytest.fixture
 def hands(queue: JobQueue) -> Hands:
     """Makes workers that are worked by hand."""
     return Hands(queue)
+
+
+@pytest.fixture
+async def known_lane(queue: JobQueue, hands: Hands) -> None:
+    """Somebody had an echo job before."""
+    await put(queue, "opener")
+    hand = await hands()
+    await hand.finish(await hand.take_one())
+    await hand.consumer.retire()
