@@ -401,6 +401,12 @@ def test_json_is_compact_and_readable_and_nothing_that_json_does_not_know():
     assert dumps({"ä": [1, 2]}) == '{"ä":[1,2]}'
     with pytest.raises(ValueError, match="not JSON compliant"):
         dumps(float("nan"))
+    with pytest.raises(TypeError, match="datetime is not JSON serializable"):
+        dumps([AT])
+    itself: list[Any] = []
+    itself.append(itself)
+    with pytest.raises(ValueError, match="Circular"):
+        dumps(itself)
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------
