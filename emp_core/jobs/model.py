@@ -136,6 +136,7 @@ class JobError:
     details: Mapping[str, Any] = field(factory=dict)
 
 
+# Not frozen: then it would be made in 19 µs instead of 8 by a process that slept, as a worker between two jobs does.
 @define
 class Job:
     """A job as the queue knew it when it was read: what is changed here changes nothing there. Times are aware datetimes in

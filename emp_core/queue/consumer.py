@@ -35,7 +35,7 @@ class ClaimedJob:
     unreadable: str = ""
 
 
-@define
+@define  # as `Job` is, and for the same reason
 class HandedJob:
     """A job that was given to this worker without being claimed, as it came: `Consumer.claimed` reads it.
 
@@ -111,7 +111,7 @@ class Renewal:
     cancelled: frozenset[str]
 
 
-@define
+@define  # as `Job` is, and for the same reason
 class Finish:
     """An outcome to be recorded.
 
