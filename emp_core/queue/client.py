@@ -138,9 +138,10 @@ class Client(Redis):
             case exceptions.OutOfMemoryError():
                 pass
             case _:
-                if not _STATES.search(str(error)):
+                state = _STATES.search(str(error))
+                if state is None:
                     return
-                if _DEMOTED.search(str(error)):
+                if state["demoted"]:
                     await self._move(None)
         raise NotReady(str(error)) from error
 
@@ -178,11 +179,11 @@ class _Pipeline(Pipeline):
 _OF_REDIS_PY = {NEVER_DECODE, EMPTY_RESPONSE}
 """Options of commands whose replies redis-py has to read."""
 
-_STATES = re.compile(r"(?:^|caused error: )(?:BUSY|MISCONF|NOREPLICAS|UNBLOCKED|WAIT cannot be used with replica)\b")
-"""Refusals that redis-py has no types for; a pipeline says in front of them which command it was."""
-
-_DEMOTED = re.compile("UNBLOCKED|WAIT cannot be used with replica")
-"""Those of a server that is not the master any more."""
+_STATES = re.compile(
+    r"(?:^|caused error: )(?:BUSY|MISCONF|NOREPLICAS|(?P<demoted>UNBLOCKED|WAIT cannot be used with replica))\b"
+)
+"""Refusals that redis-py has no types for; a pipeline says in front of them which command it was. ``demoted``: of a server that
+is not the master any more."""
 
 
 def _target(error: exceptions.MovedError) -> Node | None:

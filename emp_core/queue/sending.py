@@ -28,7 +28,7 @@ class PackedHead:
 
     def __init__(self, *words: Any) -> None:
         self._count = len(words)
-        self._words = bytes(_after_count(packed(*words)))
+        self._words = packed(*words).partition(b"\r\n")[2]
 
     def packed(self, *arguments: Any) -> bytes:
         """The command with these arguments, of which there is one at least. Raises TypeError: one is neither text nor number."""
@@ -44,10 +44,6 @@ def _digits(number: Any) -> str:
     if not isinstance(number, int | float):
         raise TypeError(f"{type(number).__name__} is neither text nor number")
     return repr(number)
-
-
-def _after_count(command: bytes) -> memoryview:
-    return memoryview(command)[command.index(b"\n") + 1 :]
 
 
 class QuickSending(AbstractConnection):
