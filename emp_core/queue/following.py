@@ -13,7 +13,7 @@ from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 from emp_core.queue.events import JobEvent, decode_event, submitted_event
-from emp_core.queue.expecting import Expectations
+from emp_core.queue.expecting import Expectations, Expected
 from emp_core.queue.listening import Heard, Listener
 from emp_core.queue.reading import JobReader
 
@@ -47,11 +47,11 @@ class Follower:
     async def wait(self, job_id: str) -> Job:
         """What `JobQueue.wait` does, without an end."""
         expected = self._expectations.waited_for(job_id)
-        with expected.heard if expected else self._listener.subscribed(self._keys.done_channel(job_id)) as heard:
+        with expected or self._listener.subscribed(self._keys.done_channel(job_id)) as heard:
             fields: Mapping[str, str]
             payload: str | None
-            if expected:
-                fields, payload = _SUBMITTED, expected.payload
+            if isinstance(heard, Expected):
+                fields, payload = _SUBMITTED, heard.payload
             else:
                 questions = self._reader.questions(job_id)
                 fields, payload = await heard.subscribed(*questions) or await self._reader.read(job_id)

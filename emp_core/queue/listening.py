@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import anyio
 from attrs import define, field
@@ -17,7 +17,7 @@ from emp_core.queue.connection import AWAY
 from emp_core.queue.links import Wire
 from emp_core.queue.sending import PackedHead, packed
 
-__all__ = ["LOST", "Heard", "Listener"]
+__all__ = ["LOST", "Heard", "Listener", "Subscription"]
 
 log = get_logger("emp.redis")
 
@@ -32,56 +32,25 @@ _PING = packed("PING")
 _SUBSCRIBE = PackedHead("SUBSCRIBE")
 
 
+class Hearing(Protocol):
+    """Whoever is told what comes on a channel."""
+
+    def put(self, text: str) -> None:
+        """Something came, or may be missing (`LOST`)."""
+
+
 class Heard:
-    """A channel that is listened to while the block lasts: what came on it and was not read yet.
+    """What came and was not read yet.
 
     Attributes:
         heard_at: when the last text came, by the monotonic clock.
     """
 
-    def __init__(self, listener: "Listener", name: str) -> None:
-        self._listener = listener
-        self._name = name
+    def __init__(self) -> None:
         self.heard_at = math.inf
         # Unbounded: one job's events are few, and a slow reader must not hold up the others.
         self._texts: deque[str] = deque()
         self._came: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> Self:
-        self._listener.join(self._name, self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.leave(self._name, self)
-
-    def subscribed(self, *questions: bytes) -> Awaitable[list[Any]]:
-        """Wait until Redis has subscribed to the channel.
-
-        Args:
-            questions: commands that were packed (`packed`). They go along, so that the state before and what changes it
-                are known after one round trip.
-
-        Returns:
-            Redis's answers, as RESP3 has them; no answers while Redis is away: LOST comes as soon as it is back.
-        """
-        return self._listener.ask(self._name, questions)
-
-    async def subscribed_before(self, call: bytes) -> Any:
-        """Make a call once Redis has subscribed to the channel, so that nothing is missed of what the call brings about.
-
-        Args:
-            call: a command that was packed.
-
-        Returns:
-            Redis's answer; its refusal as an exception; None: there is no connection, or it was lost meanwhile.
-        """
-        answers = await self._listener.ask(self._name, (call,), refusable=True)
-        return answers[0] if answers else None
-
-    @property
-    def is_live(self) -> bool:
-        """Whether what is published now is heard."""
-        return self._listener.hears(self._name)
 
     def put(self, text: str) -> None:
         """Something came."""
@@ -120,6 +89,34 @@ class Heard:
             self._came.set_result(None)
 
 
+class Subscription(Heard):
+    """A channel that is listened to while the block lasts."""
+
+    def __init__(self, listener: "Listener", name: str) -> None:
+        super().__init__()
+        self._listener = listener
+        self._name = name
+
+    def __enter__(self) -> Self:
+        self._listener.join(self._name, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.leave(self._name, self)
+
+    def subscribed(self, *questions: bytes) -> Awaitable[list[Any]]:
+        """Wait until Redis has subscribed to the channel.
+
+        Args:
+            questions: commands that were packed (`packed`). They go along, so that the state before and what changes it
+                are known after one round trip.
+
+        Returns:
+            Redis's answers, as RESP3 has them; no answers while Redis is away: LOST comes as soon as it is back.
+        """
+        return self._listener.ask(self._name, questions)
+
+
 class _Asked:
     """Questions that were sent along with a subscription.
 
@@ -148,7 +145,7 @@ class _Channel:
         missed: whether something may have been published and not been heard.
     """
 
-    listeners: set[Heard] = field(factory=set)
+    listeners: set[Hearing] = field(factory=set)
     live: bool = False
     missed: bool = False
 
@@ -267,34 +264,35 @@ class Listener:
         """Whether what is published on a channel now is heard."""
         return self._wire is not None and name in self._channels and self._channels[name].live
 
-    def subscribed(self, name: str) -> Heard:
-        """What is published on a channel, from when `Heard.subscribed` answers; `LOST` where something may be missing."""
-        return Heard(self, name)
+    def subscribed(self, name: str) -> Subscription:
+        """What is published on a channel, from when `Subscription.subscribed` answers; `LOST` where something may be missing."""
+        return Subscription(self, name)
 
-    def join(self, name: str, heard: Heard) -> None:
+    def join(self, name: str, hearing: Hearing) -> None:
         """Somebody listens to a channel."""
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = _Channel()
-        channel.listeners.add(heard)
+        channel.listeners.add(hearing)
         self._left.pop(name, None)
 
     async def ask(self, name: str, questions: Sequence[bytes], *, refusable: bool = False) -> list[Any]:
-        """Subscribe to a channel that somebody listens to; see `Heard.subscribed`.
+        """Subscribe to a channel that somebody listens to; see `Subscription.subscribed`.
 
         Args:
             refusable: whether a refusal of the question is given as its answer. Otherwise it ends the connection.
         """
         if self._wire is None:
             return []
-        # To one that is subscribed to already, too: it is answered in the same way.
-        commands = b"".join((_SUBSCRIBE.packed(name), *(questions or (_PING,))))
+        commands = b"".join(questions) or _PING
+        if not self._channels[name].live:
+            commands = _SUBSCRIBE.packed(name) + commands
         return await self._send(self._wire, commands, len(questions) or 1, name if refusable else None).done
 
-    def leave(self, name: str, heard: Heard) -> None:
+    def leave(self, name: str, hearing: Hearing) -> None:
         """They do not any more."""
         channel = self._channels[name]
-        channel.listeners.discard(heard)
+        channel.listeners.discard(hearing)
         if not channel.listeners:
             self._left[name] = None
             if self._wire is not None and len(self._left) >= _LEFT_MOST:

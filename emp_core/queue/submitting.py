@@ -128,16 +128,19 @@ class Submitter:
         return jobs
 
     async def _send_one(self, batch: _Batch) -> str:
-        call = _call_of(batch)
         # WAIT would hold up whatever else comes on the connection that is listened on.
         if not self._settings.wait_replicas:
             [(_, job_id, entry)] = batch
-            made = partial(self._script.call, *call)
+            made = partial(self._waited_for, batch)
             told: str | None = await self._expectations.submit(job_id, entry.payload, made)
             if told is not None:
                 return told
-        [reply] = await self._send((call,))
+        [reply] = await self._send((_call_of(batch),))
         return str(reply)
+
+    def _waited_for(self, batch: _Batch, waiter: str) -> bytes:
+        """The call, packed, for jobs that carry the name of who will wait for them."""
+        return self._script.call(*_call_of(batch, ("waiter", waiter)))
 
     def _send(self, calls: Sequence[_Call]) -> Awaitable[list[Any]]:
         return self._script.together(
@@ -198,14 +201,15 @@ def _trips(encoded: _Batch) -> Iterator[_Batch]:
         yield encoded[start:]
 
 
-def _call_of(batch: _Batch) -> _Call:
+def _call_of(batch: _Batch, further: Sequence[str] = ()) -> _Call:
     rest: list[str] = []
     for entry in batch:
-        rest += _submit_rest(*entry)
+        rest += _submit_rest(*entry, further)
     return {"count": len(batch)}, rest
 
 
-def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, str]:
+def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec, further: Sequence[str]) -> tuple[str, str]:
+    """A job's part of the call. ``further``: names and values for its hash besides those of its spec."""
     # One text per job: the client takes longer to send ten short texts than one long one.
     return dumps(
         (
@@ -219,6 +223,7 @@ def _submit_rest(spec: JobSpec, job_id: str, entry: EncodedSpec) -> tuple[str, s
             spec.idempotency_key or "",
             entry.digest,
             *entry.fields,
+            *further,
         )
     ), entry.payload
 

@@ -39,7 +39,7 @@ local function decide(id, facts, decision, delay_us, fields)
     return put_back(id, facts, delay_us, now), decision == 'retry' and 'retried' or 'released'
   end
   redis.call('HSET', prefix .. 'jobs:' .. id, 'status', decision, 'finished_at', us(now), unpack(fields))
-  settle(id, decision, facts.deadline, now)
+  settle(id, decision, facts, now)
   return decision, decision
 end
 

@@ -21,7 +21,7 @@ local function fail(id, facts, code, message)
   local err = cjson.encode({ code = code, message = message, retryable = false, details = { attempt = facts.attempt } })
   redis.call('HSET', prefix .. 'jobs:' .. id, 'status', 'failed', 'finished_at', us(now), 'error', err)
   emit(id, 'failed', now, ',"status":"failed","attempt":' .. facts.attempt .. ',"error":' .. err, facts.watched)
-  settle(id, 'failed', facts.deadline, now)
+  settle(id, 'failed', facts, now)
 end
 
 local function late(facts)

@@ -6,7 +6,7 @@ local function facts_of(id)
     'HMGET', prefix .. 'jobs:' .. id,
     'status', 'service_required', 'lane', 'requirement', 'customer_id', 'arrival', 'token', 'worker_id',
     'attempt', 'max_attempts', 'crashes', 'cancel_requested', 'deadline_at', 'watched',
-    'error', 'ctx_key'
+    'error', 'ctx_key', 'waiter'
   )
   if not f[1] then
     return nil
@@ -27,5 +27,6 @@ local function facts_of(id)
     watched = f[14],
     error = f[15],
     store = f[16],
+    waiter = f[17],
   }
 end

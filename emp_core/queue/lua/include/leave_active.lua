@@ -28,21 +28,24 @@ local function told(id)
 end
 
 -- The job has its outcome, and all that is known of it is written. The keeper deletes it when it was kept for long enough.
-local function settle(id, status, deadline, now)
+local function settle(id, status, facts, now)
   local index = settled[status] or {}
   settled[status] = index
   index[#index + 1] = us(now)
   index[#index + 1] = id
-  if deadline > 0 then
+  if facts.deadline > 0 then
     settled_deadlines[#settled_deadlines + 1] = id
   end
   local channel = prefix .. 'done:' .. id
   -- Mostly nobody waits: that costs nothing but the question.
-  if redis.call('PUBLISH', channel, status) > 0 then
-    local job = told(id)
-    if job then
-      redis.call('PUBLISH', channel, job)
-    end
+  local are_waiting = redis.call('PUBLISH', channel, status) > 0
+  local job = (are_waiting or facts.waiter) and told(id)
+  if are_waiting and job then
+    redis.call('PUBLISH', channel, job)
+  end
+  -- Who submitted it and will wait for it is told of all its jobs on one channel.
+  if facts.waiter then
+    redis.call('PUBLISH', prefix .. 'done:' .. facts.waiter, id .. ' ' .. (job or status))
   end
 end
 
@@ -50,7 +53,7 @@ end
 local function settle_cancelled(id, facts, because, now)
   redis.call('HSET', prefix .. 'jobs:' .. id, 'status', 'cancelled', 'finished_at', us(now))
   emit(id, 'cancelled', now, ',"status":"cancelled"' .. because, facts.watched)
-  settle(id, 'cancelled', facts.deadline, now)
+  settle(id, 'cancelled', facts, now)
 end
 
 -- Every script that takes jobs out of active or settles them ends with this: it writes each index once.
