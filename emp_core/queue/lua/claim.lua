@@ -28,7 +28,7 @@ local ROOM_MOST = 16
 local BYTES_MOST = 16777216
 
 -- What scripts left is cleared away in steps of a kilobyte: as much as one call may do.
-local CLEARING_STEPS = 400
+local CLEARING_STEPS = 250
 
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
@@ -317,8 +317,9 @@ if full and left > 0 and idle_others > 0 then
   end
 end
 write_events()
-if was_idle and #begun == 0 then
-  -- Nobody waits for this reply. Otherwise Lua does it amid submits and outcomes, one in ten of which took half as long again.
+if last[2] and was_idle and #begun == 0 then
+  -- Jobs were handed to it, and nobody waits for this reply. Otherwise Lua does it amid submits and outcomes, one in ten of
+  -- which took half as long again.
   collectgarbage('step', CLEARING_STEPS)
 end
 return reply(lanes_seen, come_back_us < 0 and -1 or math.ceil(come_back_us), left, now)
