@@ -253,12 +253,14 @@ class Listener:
         if not isinstance(error, exceptions.ResponseError) or not self._asked:
             return False
         after = self._asked[0].after
-        # Before Redis has said that it is subscribed, it is the subscription that is refused.
-        if after is None or not self.hears(after):
+        if after is None:
             return False
-        self._answered(error)
+        of_the_call = isinstance(error, _OF_THE_CALL)
+        # Of others the subscription may be the reason, until Redis has said that it is subscribed.
+        if of_the_call or self.hears(after):
+            self._answered(error)
         # What says that the server is not the right one any more ends the connection all the same.
-        return isinstance(error, _OF_THE_CALL)
+        return of_the_call
 
     def hears(self, name: str) -> bool:
         """Whether what is published on a channel now is heard."""
