@@ -161,7 +161,7 @@ def _told(text: str | None) -> Mapping[str, str] | None:
         fields: dict[str, str] = json.loads(text)
     except (ValueError, RecursionError):  # anybody may publish anything
         return None
-    return fields if fields.get("status") in _FINAL else None
+    return fields if set(map(type, fields.values())) == {str} and fields.get("status") in _FINAL else None
 
 
 def _offset(event: JobEvent) -> int:

@@ -144,7 +144,7 @@ async def test_the_key_of_a_jobs_own_store_is_not_published(queue: JobQueue, han
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no state", "{", '{"status":"completed"', "[" * 10_000, "[]", '{"status":1}', "{}"]
+    "text", ["", "no state", "{", '{"status":"completed"', "[" * 10_000, "[]", '{"status":1}', '{"status":[]}', "{}"]
 )
 async def test_what_cannot_be_read_is_not_believed(queue: JobQueue, hands: Hands, text: str):
     hand = await hands()
