@@ -125,6 +125,11 @@ class Expectations:
         if (expected := self._expected.pop(job_id, None)) is not None:
             self.leave(expected)
 
+    def close(self) -> None:
+        """Nobody will wait any more."""
+        for job_id in tuple(self._expected):
+            self.forget(job_id)
+
     def waited_for(self, job_id: str) -> Expected | None:
         """Somebody waits for a job now, and goes on listening where it was expected; None: the job has to be read."""
         self._waits = min(self._waits + 1, _MOST)

@@ -89,6 +89,7 @@ class JobQueue:
             stack.callback(group.cancel_scope.cancel)
             group.start_soon(self._listener.run, name="emp listener")
             self._parts = self._made(Calls(client, self.url, self.settings))
+            stack.callback(self._parts.expectations.close)
             self._stack = stack.pop_all()
         return self
 

@@ -17,6 +17,7 @@ from emp_core.jobs.model import Job, JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.listening import LOST, Heard
 from emp_core.queue.queue import JobQueue
+from emp_core.queue.sending import packed
 from emp_core.testing.link import link_to
 from emp_core.testing.workers import fast_settings
 from tests.chaos.servers import server
@@ -303,6 +304,38 @@ async def test_a_script_that_redis_forgot_disturbs_nobody_who_listens(queue: Job
         [job] = await put(queue, "j1")
         assert await heard.next(0.05) is None  # not that something may have been missed
     assert job == await queue.get("j1")
+
+
+async def test_a_refusal_that_nobody_waits_for_any_more_disturbs_nobody_who_listens(queue: JobQueue, hands: Hands):
+    async with link_to(queue.url) as (link, url), JobQueue.connect(url, settings=queue.settings) as far:
+        await waited_for(far, await hands())
+        with far._listener.subscribed(queue.keys.done_channel("x")) as heard:
+            await heard.subscribed()
+            await queue.client.script_flush()
+            link.fall_silent()
+            leaving = asyncio.create_task(far.submit(JobSpec("echo", id="j1")))
+            await anyio.wait_all_tasks_blocked()  # it was sent
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+            for n in range(60):  # with so many its channel is left, too
+                with far._listener.subscribed(f"none {n}"):
+                    pass
+            await link.come_up()
+            assert await heard.next(0.1) is None
+            assert await heard.subscribed(packed("PING")) == ["PONG"]
+
+
+async def test_a_queue_that_is_closed_listens_to_nothing_any_more(queue: JobQueue, hands: Hands):
+    again = JobQueue.connect(settings=queue.settings)
+    hand = await hands()
+    for n in range(2):
+        async with again:
+            await waited_for(again, hand, f"{OTHER}{n}")
+            await put(again, f"j{n}")
+            assert await listened_to(again, f"j{n}") == [f"j{n}"]
+            await hand.take_one()
+        assert not again._listener._channels.keys() - again._listener._left
 
 
 @asynccontextmanager
