@@ -132,6 +132,7 @@ def patterns() -> Iterator[str]:
     yield names.job_text("{job_id}")
     yield from (names.lane_workers("{lane}"), names.line("{lane}", "{customer}"), names.turns("{lane}"))
     yield from (names.parked("{customer}"), names.events_channel("{job_id}"), names.done_channel("{job_id}"))
+    yield names.done_channel("{waiter}")
     for part in ("heartbeat", "capabilities", "lanes", "claim", "inbox"):
         yield names.worker("{worker}", part)
     yield names.machine("{machine_id}", "status")

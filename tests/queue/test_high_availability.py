@@ -243,7 +243,7 @@ def authority(tmp_path: Path) -> Path:
     # Python 3.13 takes no certificate without an identifier of its issuer's key, and no issuer that does not say that it is one.
     (folder / "names").write_text(f"subjectAltName=IP:{HOST}\nauthorityKeyIdentifier=keyid\n")
     for command in (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-authority -addext keyUsage=keyCertSign -keyout ca.key -out ca.pem",
+        "req -x509 -newkey rsa:2048 -nodes -subj /CN=test-authority -addext keyUsage=keyCertSign -keyout ca.key -out ca.pem",
         "req -newkey rsa:2048 -nodes -subj /CN=redis -keyout redis.key -out redis.csr",
         "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out redis.pem",
     ):
