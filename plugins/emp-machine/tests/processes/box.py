@@ -19,11 +19,14 @@ _END_S = 60.0
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
+    """The first of so many ports in a row that nobody listens on.
+
+    They lie below those that the system gives away: it would give them to others before they are used, seconds later.
+    """
     for _ in range(50):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
+            first = 10_000 + int(probe.getsockname()[1]) % 20_000
         with ExitStack() as taken, suppress(OSError, OverflowError):
             for port in range(first, first + count):
                 taken.enter_context(socket.create_server(("127.0.0.1", port)))
