@@ -19,18 +19,23 @@ def running(box: Box) -> set[str]:
     return {one["name"] for one in box.emp("machine", "status")["data"]["processes"] if one["pid"] is not None}
 
 
+def tell(box: Box, *arguments: str) -> None:
+    said = box.emp("machine", *arguments)
+    assert said["ok"], said
+
+
 def test_what_a_worker_needs_is_started_before_it_and_nothing_else(box: Box) -> None:
     first = {"comfyui-gpu0", "worker-comfyui-gpu0"}
-    assert box.emp("machine", "start", "worker-comfyui-gpu0")["ok"]
+    tell(box, "start", "worker-comfyui-gpu0")
     assert running(box) == first
 
     # The process manager is there now, and is told by name.
-    assert box.emp("machine", "start", "worker-comfyui-gpu1")["ok"]
+    tell(box, "start", "worker-comfyui-gpu1")
     assert running(box) == first | {"comfyui-gpu1", "worker-comfyui-gpu1"}
 
-    assert box.emp("machine", "stop", "comfyui")["ok"]
+    tell(box, "stop", "comfyui")
     assert running(box) == {"worker-comfyui-gpu0", "worker-comfyui-gpu1"}
-    assert box.emp("machine", "start", "worker-comfyui-gpu1")["ok"]
+    tell(box, "start", "worker-comfyui-gpu1")
     assert running(box) == {"worker-comfyui-gpu0", "worker-comfyui-gpu1", "comfyui-gpu1"}
 
 
