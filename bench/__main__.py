@@ -99,7 +99,6 @@ def _machine() -> dict[str, Any]:
         "redis": redis,
         "loop_ms": _loop_ms(),
         "load_before": os.getloadavg()[0],
-        "hold_ups_per_s": [_hold_ups_per_s()],
     }
 
 
@@ -141,6 +140,7 @@ def main() -> None:
     compared = [name for name in given.only if name in COMPARED]
     peers, skipped = _find_peers(given.peers if compared else ())
     machine = _machine()
+    held_up = [_hold_ups_per_s()]
     medians: dict[str, dict[str, float]] = {peer.name: {} for peer in peers}
     rounds: dict[str, Any] = {}
     for name in compared:
@@ -152,14 +152,14 @@ def main() -> None:
         if name in OWN:
             progress(name)
             medians["ours"].update(OWN[name](size))
-    machine["hold_ups_per_s"].append(_hold_ups_per_s())
+    held_up.append(_hold_ups_per_s())
     stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"{stamp}.json"
     document = {
         "at": stamp,
         "quick": given.quick,
-        "machine": machine,
+        "machine": {**machine, "hold_ups_per_s": held_up},
         "versions": {peer.name: peer.version for peer in peers},
         "skipped": skipped,
         "medians": medians,
@@ -168,8 +168,8 @@ def main() -> None:
     ran_on = (
         f"Python {machine['python']}, Redis {machine['redis']}, {machine['cpu']}, {machine['cores']} cores, "
         f"a fixed loop in {machine['loop_ms']:.1f} ms, load before {machine['load_before']:.1f}, rounds {size.rounds}. "
-        "Held up for {:g} ms or longer {:.1f} times a second before and {:.1f} after."
-    ).format(1000 * _HELD_UP_S, *machine["hold_ups_per_s"])
+        f"Held up for {1000 * _HELD_UP_S:g} ms or longer {held_up[0]:.1f} times a second before and {held_up[1]:.1f} after."
+    )
     notes = [
         ran_on,
         *(f"Skipped {name}: {why}." for name, why in skipped.items()),

@@ -23,6 +23,7 @@ class Expected(Heard):
     """What is told of a job whose outcome is listened to, until the block ends.
 
     Attributes:
+        job_id: the job's id.
         payload: its payload's JSON.
     """
 

@@ -287,7 +287,7 @@ class Listener:
         if self._wire is None:
             return []
         commands = b"".join(questions) or _PING
-        if not self._channels[name].live:
+        if not self.hears(name):
             commands = _SUBSCRIBE.packed(name) + commands
         return await self._send(self._wire, commands, len(questions) or 1, name if refusable else None).done
 
