@@ -219,9 +219,10 @@ class Worker:
                     outliving.cancel()
         finally:
             self._running.set()
+            if refusal is None:
+                log.info("worker ended", worker=self.id)
         if refusal is not None:
             raise refusal
-        log.info("worker ended", worker=self.id)
 
     async def _register(self) -> ConfigError | None:
         """Register, once it is known which services take jobs: a job that is submitted now shall not be told otherwise."""

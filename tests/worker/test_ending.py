@@ -1,5 +1,7 @@
 """A worker that ends: drained, stopped or cancelled, it loses no job on the way."""
 
+import logging
+
 import anyio
 import pytest
 
@@ -178,6 +180,22 @@ async def test_a_connector_that_fails_to_disconnect_does_not_fail_the_worker(
     await steering.next()
     await running.end()
     assert (await queue.get(job.id)).status is JobState.PENDING
+
+
+@pytest.mark.parametrize("how", ["drained", "cancelled from outside"])
+async def test_the_last_word_of_a_worker_is_that_it_ended(
+    start_worker: WorkerStarter, caplog: pytest.LogCaptureFixture, how: str
+):
+    caplog.set_level(logging.INFO)
+    running = await start_worker()
+    if how == "drained":
+        running.worker.drain()
+    else:
+        running.scope.cancel()
+    await running.until_ended()
+    last = [record.getMessage() for record in caplog.records if record.name == "emp.worker"][-1]
+    assert "worker ended" in last
+    assert running.id in last
 
 
 async def test_a_worker_may_be_cancelled_before_it_began(start_worker: WorkerStarter):

@@ -91,6 +91,11 @@ class EchoMachine:
         file = self.worker_folder(gpu) / "worker.pid"
         return int(file.read_text()) if file.exists() else None
 
+    def said(self, gpu: int) -> str:
+        """All that a worker has put out."""
+        log = self.worker_folder(gpu) / "logs" / "output.log"
+        return log.read_text() if log.exists() else ""
+
     def call(self, *argv: str, **environ: str) -> "subprocess.CompletedProcess[str]":
         """A program, with its words and its exit code; without a terminal."""
         return subprocess.run(

@@ -57,6 +57,7 @@ def test_a_worker_is_started_restarted_and_stopped_by_the_number_of_its_gpu(eith
     assert both.stdout.endswith(STOPPED.format(gpu=1))
 
     assert pid_in(machine.wgpu("start", "0").stdout, 0) == first, "what runs stays as it is"
+    anyio.run(until, lambda: "worker started" in machine.said(0))
     second = pid_in(machine.wgpu("restart", "0").stdout, 0)
     assert second != first
     assert not lives(first)
@@ -68,7 +69,7 @@ def test_a_worker_is_started_restarted_and_stopped_by_the_number_of_its_gpu(eith
     assert machine.pid(0) is None
     assert machine.wgpu("status", "0").returncode == 3
     assert machine.wgpu("stop", "0").returncode == 0, "what does not run counts as stopped"
-    assert "worker ended" in (machine.worker_folder(0) / "logs" / "output.log").read_text()
+    assert "worker ended" in machine.said(0)
 
 
 def test_all_are_meant_where_no_gpu_is_named(machine: EchoMachine) -> None:
@@ -121,6 +122,7 @@ def test_count_prints_the_number_and_nothing_else(machine: EchoMachine) -> None:
 
 def test_logs_are_shown_plain_for_one_worker_and_with_its_folder_for_several(machine: EchoMachine) -> None:
     machine.wgpu("start")
+    anyio.run(until, lambda: all("worker started" in machine.said(gpu) for gpu in (0, 1)))
     machine.wgpu("stop")
     one = machine.wgpu("logs", "1", "-n", "1").stdout
     assert re.fullmatch(r'\{.*"worker ended".*\}\n', one)
