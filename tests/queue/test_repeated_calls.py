@@ -132,6 +132,18 @@ async def test_a_key_whose_job_was_forgotten_is_free_again(queue: JobQueue):
     assert second.id != first.id
 
 
+async def test_a_key_whose_job_was_forgotten_puts_no_job_over_one_that_lives(queue: JobQueue, hands: Hands):
+    await put(queue, "a", payload={"n": 1}, idempotency_key="k")
+    await queue.client.set(f"{queue.keys.namespace}idem:k", "forgotten", keepttl=True)
+    await (await hands()).take_one()
+    with pytest.raises(DuplicateJob) as refused:
+        await put(queue, "a", payload={"n": 2}, idempotency_key="k")
+    assert refused.value.details == {"job_id": "a"}
+    [again] = await put(queue, "a", payload={"n": 1}, idempotency_key="k")
+    assert again == await queue.get("a")
+    assert (again.status, again.payload) == (JobState.ACTIVE, {"n": 1})
+
+
 async def test_a_repeated_submit_is_no_reason_to_be_full(queue: JobQueue):
     from attrs import evolve
 

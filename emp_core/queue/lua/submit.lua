@@ -19,12 +19,13 @@ end
 
 -- The job that this submit repeats, and whether it has the same body.
 local function known(id, idempotency_key, digest)
-  local first = id
-  if idempotency_key ~= '' then
-    first = redis.call('GET', prefix .. 'idem:' .. idempotency_key) or id
-  end
+  local first = idempotency_key ~= '' and redis.call('GET', prefix .. 'idem:' .. idempotency_key) or id
   if redis.call('EXISTS', prefix .. 'jobs:' .. first) == 0 then
-    return nil
+    -- The key outlives its job; one with this id may be there all the same.
+    if first == id or redis.call('EXISTS', prefix .. 'jobs:' .. id) == 0 then
+      return nil
+    end
+    first = id
   end
   -- Without a digest the id was made by the queue: it is there because this very call was sent twice.
   return first, digest == '' or redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') == digest
