@@ -1,5 +1,6 @@
 """What goes wrong with services. The type decides what the worker does with the job."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ __all__ = [
     "ServiceBusy",
     "ServiceUnavailable",
 ]
+
+_RETRY_AFTER_MOST_S = 366 * 86400.0
 
 
 class ConnectorError(EmpError):
@@ -74,7 +77,8 @@ class ServiceBusy(ConnectorError):
     """The service takes no more work now.
 
     Args:
-        retry_after_s: how long the service said to wait, in seconds; None when it did not say.
+        retry_after_s: how long the service said to wait, in seconds, at most a year; None when it did not say, or what nobody
+            can wait for: no number, less than nothing, for ever.
     """
 
     code = "service_busy"
@@ -88,7 +92,16 @@ class ServiceBusy(ConnectorError):
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message, hint=hint, details=details)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _seconds(retry_after_s)
+
+
+def _seconds(told: Any) -> float | None:
+    """What connectors pass on as the service said it, be it a header's text."""
+    try:
+        seconds = float(told)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(seconds, _RETRY_AFTER_MOST_S) if math.isfinite(seconds) and seconds >= 0 else None
 
 
 class RateLimited(ServiceBusy):

@@ -43,11 +43,12 @@ class WorkerView:
 
 
 def encode_capabilities(capabilities: Capabilities) -> list[str]:
-    """Names and values in turn, for the hash."""
+    """Names and values in turn, for the hash. What UTF-8 cannot hold, such as a file name of a service, is replaced."""
     pairs: list[str] = []
     for name, value in _compact.unstructure(capabilities).items():
         if value is not None:
-            pairs += (name, value if name in _TEXTS else dumps(value))
+            text = value if name in _TEXTS else dumps(value)
+            pairs += (name, text.encode("utf-8", "replace").decode())
     return pairs
 
 

@@ -75,23 +75,25 @@ class Registrar:
         self._changed.set()
 
     async def register(self) -> None:
-        """Register for the first time. Waits for the heartbeat of a dead namesake to end.
+        """Register for the first time. Waits for the heartbeat of a dead namesake to end, and for Redis as long as it takes.
 
         Raises:
             ConfigError: another process is alive under this worker's name.
         """
-        with anyio.move_on_after(2 * self._lease_s + 1):
-            while not await self._sync():
-                log.warning(
-                    "another process has this worker's name; waiting for its heartbeat to end",
-                    worker=self._consumer.worker_id,
+        ends: float | None = None
+        while not await self._sync():
+            now = anyio.current_time()
+            ends = now + 2 * self._lease_s + 1 if ends is None else ends
+            if now >= ends:
+                raise ConfigError(
+                    f"a worker {self._consumer.worker_id} is alive already",
+                    hint="give each worker of a machine its own WORKER_ID, and each machine its own MACHINE_ID",
                 )
-                await anyio.sleep(self._lease_s / 5)
-            return
-        raise ConfigError(
-            f"a worker {self._consumer.worker_id} is alive already",
-            hint="give each worker of a machine its own WORKER_ID, and each machine its own MACHINE_ID",
-        )
+            log.warning(
+                "another process has this worker's name; waiting for its heartbeat to end",
+                worker=self._consumer.worker_id,
+            )
+            await anyio.sleep(self._lease_s / 5)
 
     async def run(self) -> None:
         """Keep the entry as it is until cancelled."""

@@ -17,6 +17,7 @@ from emp_core.errors import (
     StorageError,
     StorageUnavailable,
 )
+from emp_core.jobs.codec import dumps
 from emp_core.jobs.matching import ServiceOffer
 from emp_core.log.logger import get_logger
 from emp_core.services.resolve import ServiceBinding
@@ -175,9 +176,9 @@ class ServiceRunner:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._let_it_watch, name=f"emp watch {self.name}")
                 while True:
+                    self._look = anyio.Event()  # before the look: what a job tells meanwhile asks for another one
                     await self._check()
                     self.looked.set()
-                    self._look = anyio.Event()
                     with anyio.move_on_after(self._look_again_s):
                         await self._look.wait()
         finally:
@@ -225,15 +226,22 @@ class ServiceRunner:
         if not health.ok:
             self._withdraw(health.reason or "it says that it is not healthy")
             return
-        if self._clock() < self._paused_until or not self._breaker.admits or not await self._store_works():
+        if self._told_off or not await self._store_works():
             return
         info = await self._ask_info()
+        if self._told_off or self._store_failed:  # by a job that ended meanwhile
+            return
         changed = self._take_capacity() or self._withdrawn is not None or info != self._info
         if self._withdrawn is not None:
             log.info("service taken up", service=self.name, version=info.version or None)
         self._info, self._withdrawn = info, None
         if changed:
             self._on_change()
+
+    @property
+    def _told_off(self) -> bool:
+        """Whether jobs have shown that the service takes none for now."""
+        return self._clock() < self._paused_until or not self._breaker.admits
 
     def _take_capacity(self) -> bool:
         """As many slots as the connector has now; whether that is another number. Jobs that run too many of run on."""
@@ -264,10 +272,12 @@ class ServiceRunner:
     async def _ask_info(self) -> ServiceInfo:
         try:
             with anyio.fail_after(_HEALTH_LIMIT_S):
-                return await self.connector.get_service_info()
+                info = await self.connector.get_service_info()
+            dumps({**info.capabilities})  # what JSON cannot hold cannot be told to the queue
         except Exception as error:  # what it says of itself is not needed to give it jobs
             log.debug("the service does not tell about itself", service=self.name, error=str(error))
             return self._info
+        return info
 
     def _withdraw(self, reason: str) -> None:
         if self._withdrawn != reason:

@@ -10,6 +10,8 @@ from emp_core.connectors.base import Health
 from emp_core.errors import ConfigError, ServiceUnavailable
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.client import NotReady
+from emp_core.queue.consumer import Consumer
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.link import link_to
 from emp_core.testing.steered import Steering, steered_binding
@@ -177,6 +179,24 @@ async def test_a_name_that_is_taken_is_refused(start_worker: WorkerStarter):
     await start_worker(name="same", lease_s=0.5)
     with pytest.raises(ConfigError, match="a worker same@test is alive already"):
         await start_worker(name="same", lease_s=0.5)
+
+
+async def test_a_redis_that_cannot_be_written_while_a_worker_registers_is_waited_for_and_no_namesake(
+    queue: JobQueue, start_worker: WorkerStarter, monkeypatch: pytest.MonkeyPatch
+):
+    refused: list[float] = []
+    real = Consumer.lanes
+
+    async def full(consumer: Consumer, *names: Any) -> Any:
+        refused.append(anyio.current_time())
+        if refused[-1] < refused[0] + 1.7:
+            raise NotReady("OOM command not allowed when used memory > 'maxmemory'")
+        return await real(consumer, *names)
+
+    monkeypatch.setattr(Consumer, "lanes", full)
+    job = await queue.submit(JobSpec("echo"))
+    await start_worker(lease_s=0.3)
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
 
 
 async def test_a_dead_ones_name_is_waited_for(queue: JobQueue, start_worker: WorkerStarter):

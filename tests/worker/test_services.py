@@ -1,0 +1,98 @@
+"""A service on a worker: what its jobs tell of it holds, whatever it says of itself meanwhile."""
+
+import math
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from emp_core.connectors.base import Connector, ServiceConfig, ServiceInfo
+from emp_core.errors import RateLimited, ServiceBroken
+from emp_core.jobs.matching import ModelOffer
+from emp_core.jobs.model import JobSpec
+from emp_core.jobs.requirements import Requirements
+from emp_core.jobs.states import JobState
+from emp_core.queue.queue import JobQueue
+from emp_core.testing.steered import SteeredConnector, Steering, steered_binding
+from emp_core.testing.workers import WorkerStarter
+from emp_core.worker.services import ServiceRunner
+
+
+class SlowToTell(SteeredConnector):
+    """Says what it is when it is told to."""
+
+    def __init__(self, config: ServiceConfig) -> None:
+        super().__init__(config)
+        self.asked, self.answer = anyio.Event(), anyio.Event()
+
+    async def get_service_info(self) -> ServiceInfo:
+        self.asked.set()
+        await self.answer.wait()
+        return await super().get_service_info()
+
+
+@pytest.mark.parametrize("failure", [ServiceBroken("no GPU"), RateLimited("slow down", retry_after_s=60)])
+async def test_what_a_job_tells_of_its_service_holds_though_the_service_is_being_asked_what_it_is(failure: Exception):
+    async def run(_connector: Connector, _held: Any, _scope: Any, on_end: Any) -> None:
+        on_end(failure)
+
+    async def store_works() -> None:
+        pass
+
+    binding = steered_binding(Steering())
+    connector = SlowToTell(binding.config)
+    runner = ServiceRunner(
+        binding,
+        connector,
+        1,
+        check_store=store_works,
+        run=run,
+        refuse=lambda held: None,
+        on_change=lambda: None,
+        on_free=lambda: None,
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(runner.run)
+        with anyio.fail_after(20):
+            await connector.asked.wait()
+            runner.slots.put(cast("Any", None), group)
+            await anyio.wait_all_tasks_blocked()
+            connector.answer.set()
+            await runner.looked.wait()
+        assert (runner.free, runner.offer.withdrawn) == (0, str(failure))
+        group.cancel_scope.cancel()
+
+
+async def test_a_service_that_says_what_json_cannot_hold_takes_jobs_all_the_same(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.info = ServiceInfo("steered", "1", capabilities={"score": float("nan")})
+    await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered"))
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+
+
+async def test_a_service_whose_model_has_a_name_that_utf8_cannot_hold_takes_jobs(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.info = ServiceInfo("steered", "1", models={"caf\udce9.safetensors": ModelOffer(), "b": ModelOffer()})
+    await start_worker(steered_binding(steering))
+    job = await queue.submit(JobSpec("steered", requirements=Requirements(models=("b",))))
+    (await steering.next()).complete()
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+    [worker] = await queue.workers()
+    assert set(worker.capabilities.services["steered"].models or ()) == {"caf?.safetensors", "b"}
+
+
+async def test_a_wait_that_a_connector_passes_on_as_a_header_had_it_ends_no_worker(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    running = await start_worker(steered_binding(steering))
+    told: list[Any] = ["0.1", "soon", math.inf, math.nan, -1, 10**400]
+    jobs = [await queue.submit(JobSpec("steered", max_attempts=1)) for _ in told]
+    for wait in told:
+        (await steering.next()).fail(RateLimited("slow down", retry_after_s=wait))
+    for job in jobs:
+        assert (await queue.wait(job.id, timeout=20)).status is JobState.FAILED
+    assert [view.id for view in await queue.workers()] == [running.id]
