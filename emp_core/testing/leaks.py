@@ -154,6 +154,17 @@ def _lane_workers(found: Snapshot, lane: str) -> Iterator[str]:
     for worker in found.scores(f"lane:{lane}:workers"):
         if worker not in found.scores("workers"):
             yield f"names {worker}, which is no worker"
+        if lane not in found.scores(f"worker:{worker}:lanes"):
+            yield f"names {worker}, which does not name the lane"
+
+
+def _workers_lanes(found: Snapshot, worker: str) -> Iterator[str]:
+    """Whoever takes a worker out of the index finds here which lanes name it."""
+    if worker not in found.scores("workers"):
+        yield "its worker is gone"
+    for lane in found.scores(f"worker:{worker}:lanes"):
+        if worker not in found.scores(f"lane:{lane}:workers"):
+            yield f"names {lane}, which does not name the worker"
 
 
 def _lanes(found: Snapshot) -> Iterator[str]:
@@ -241,7 +252,8 @@ OWNERS: tuple[tuple[str, Callable[..., Iterator[str]]], ...] = (
     (r"workers", _capped),
     (r"workers:(idle|woken)", _of_workers),
     (r"workers:handed", _capped),
-    (r"(?s:worker:.*:(?:heartbeat|capabilities|lanes|claim|inbox))", _expires),
+    (r"(?s:worker:(.*):lanes)", _workers_lanes),
+    (r"(?s:worker:.*:(?:heartbeat|capabilities|claim|inbox))", _expires),
     (r"keeper", _expires),
     (r"machines|machine:.*:status", _expires),
 )

@@ -68,6 +68,19 @@ async def test_a_dead_worker_is_forgotten_with_all_that_was_its_own(queue: JobQu
     assert await queue.client.zscore(queue.keys.lane_workers("echo"), dead.name) is None
 
 
+async def test_a_dead_worker_is_taken_out_of_its_lanes_however_long_nobody_kept_house(queue: JobQueue, hands: Hands):
+    dead, keeper = await hands({"echo": 0.0, "letters": 0.0}), await hands()
+    await dead.consumer.renew([])
+    async for key in queue.client.scan_iter(f"{queue.keys.namespace}worker:{dead.name}:*"):
+        if await queue.client.pttl(key) >= 0:
+            await queue.client.delete(key)  # as if its time had passed
+    await make_due(queue, "workers", dead.name)
+    assert (await keeper.house.sweep(rescue=True)).dead_workers == 1
+    for lane in ("echo", "letters"):
+        assert await queue.client.zscore(queue.keys.lane_workers(lane), dead.name) is None
+    assert not await queue.client.exists(queue.keys.worker(dead.name, "lanes"))
+
+
 async def test_a_worker_that_was_taken_for_dead_has_to_register_again(queue: JobQueue, hands: Hands):
     slept, keeper = await hands(), await hands()
     await put(queue, "a")

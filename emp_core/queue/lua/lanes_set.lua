@@ -23,14 +23,13 @@ elseif not owner then
   return { -1, us(now), '0', 0 }
 end
 
-local state_ms = us(2 * tonumber(lease_us) / 1000 + 60000)
 redis.call('SET', mine .. ':heartbeat', session, 'PX', us(tonumber(lease_us) / 1000))
 redis.call('ZADD', workers_key, us(now + tonumber(lease_us)), worker)
 local first_lane = rest + 2 * tonumber(facts)
 if tonumber(facts) > 0 then
   redis.call('HSET', mine .. ':capabilities', unpack(ARGV, rest, first_lane - 1))
 end
-redis.call('PEXPIRE', mine .. ':capabilities', state_ms)
+redis.call('PEXPIRE', mine .. ':capabilities', us(2 * tonumber(lease_us) / 1000 + 60000))
 
 local work = 0
 for i = first_lane, first_lane + 2 * tonumber(lanes_count) - 1, 2 do
@@ -47,5 +46,4 @@ for i = first_lane, first_lane + 2 * tonumber(lanes_count) - 1, 2 do
     end
   end
 end
-redis.call('PEXPIRE', lanes, state_ms)
 return { 1, us(now), redis.call('GET', lanes_version_key) or '0', work }

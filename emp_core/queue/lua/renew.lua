@@ -22,7 +22,8 @@ if known then
   redis.call('PEXPIRE', mine .. ':heartbeat', ttl_ms)
   redis.call('ZADD', workers_key, ends, worker)
   local state_ms = us(2 * tonumber(lease_us) / 1000 + 60000)
-  for _, part in ipairs({ ':capabilities', ':lanes', ':claim' }) do
+  -- Its lanes do not expire: whoever finds it dead takes it out of each of them.
+  for _, part in ipairs({ ':capabilities', ':claim' }) do
     redis.call('PEXPIRE', mine .. part, state_ms)
   end
 end
