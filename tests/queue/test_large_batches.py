@@ -10,7 +10,7 @@ from attrs import evolve
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.outcomes import Completed, JobResult
 from emp_core.jobs.states import JobState
-from emp_core.queue.consumer import Finish
+from emp_core.queue.consumer import Finish, Lease
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.scripts import load_script
 from emp_core.worker.finisher import Finisher
@@ -81,6 +81,21 @@ async def test_the_same_claim_gives_the_same_jobs_however_large_they_are(queue: 
     first = await hand.ids(8, token="t")
     assert len(first) == 6
     assert await hand.ids(8, token="t") == first
+
+
+async def test_thousands_of_leases_are_renewed_in_one_call(queue: JobQueue, hands: Hands):
+    hand = await hands()
+    await queue.submit_many(JobSpec("echo", id=f"j{n}") for n in range(4500))
+    leases: list[Lease] = []
+    while claimed := await hand.take(500):
+        leases += [Lease(one.job.id, one.token) for one in claimed]
+    assert len(leases) == 4500
+    index = queue.keys.index("active")
+    await queue.client.zadd(index, dict.fromkeys((lease.job_id for lease in leases), 1), xx=True)
+    renewal = await hand.consumer.renew(leases)
+    assert (renewal.registered, renewal.lost) == (True, frozenset())
+    assert await queue.client.zcount(index, "-inf", 1) == 0
+    assert await queue.client.zcard(index) == 4500
 
 
 async def test_large_outcomes_are_recorded_in_several_calls(

@@ -10,6 +10,9 @@
 local TEXT_MAX = 1048576
 local TEXT_MS = 600000
 
+-- So many leases are written in one go.
+local AT_ONCE = 1000
+
 local now = clock()
 local mine = prefix .. 'worker:' .. worker
 local known = redis.call('GET', mine .. ':heartbeat') == session
@@ -70,8 +73,9 @@ for i = 1, tonumber(count) do
   end
   at = at + 7
 end
-if #renewed > 0 then
-  redis.call('ZADD', active_key, unpack(renewed))
+-- Lua hands over only some thousands of values at once.
+for from = 1, #renewed, 2 * AT_ONCE do
+  redis.call('ZADD', active_key, unpack(renewed, from, math.min(from + 2 * AT_ONCE - 1, #renewed)))
 end
 
 return reply
