@@ -193,3 +193,30 @@ async def test_a_renewal_that_is_repeated_adds_no_text_twice(queue: JobQueue, ha
     key = queue.keys.job_text("a")
     assert await queue.client.get(key) == "one two"
     assert 0 < await queue.client.pttl(key) <= 600_000
+
+
+async def test_text_that_comes_again_together_with_what_followed_it_goes_on(queue: JobQueue, hands: Hands):
+    """The reply to a renewal was lost: its piece comes again, longer by what the job put out meanwhile."""
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    for text, text_at in (("zwei ", 0), ("für", 5), ("für alle", 5), ("alle ", 10), ("drei", 15)):
+        await hand.consumer.renew([Lease("a", claimed.token, text=text, text_at=text_at)])
+    assert await queue.client.get(queue.keys.job_text("a")) == "zwei für alle drei"
+
+
+async def test_no_more_than_a_mib_of_text_is_kept_however_it_comes(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    claimed = await hand.take_one()
+    key, most = queue.keys.job_text("a"), 2**20
+
+    async def kept(length: int, text_at: int) -> int:
+        await hand.consumer.renew([Lease("a", claimed.token, text="x" * length, text_at=text_at)])
+        return int(await queue.client.strlen(key))
+
+    assert await kept(most + 1, 0) == 0
+    assert await kept(1, most + 1) == 0
+    assert await kept(most, 0) == most
+    assert await kept(2, most - 1) == most
+    assert await kept(1, most) == most

@@ -54,12 +54,14 @@ for i = 1, tonumber(count) do
     end
     if text ~= '' then
       local kept = job .. ':text'
-      -- A repeated call adds nothing: the text stands where it belongs already.
-      if text_at == '0' then
-        redis.call('SET', kept, text, 'PX', TEXT_MS)
-      elseif redis.call('STRLEN', kept) == tonumber(text_at) and tonumber(text_at) + #text <= TEXT_MAX then
-        redis.call('APPEND', kept, text)
-        redis.call('PEXPIRE', kept, TEXT_MS)
+      -- What comes again, also with more behind it, is written where it stands already. What would leave a gap is not.
+      if tonumber(text_at) + #text <= TEXT_MAX then
+        if text_at == '0' then
+          redis.call('SET', kept, text, 'PX', TEXT_MS)
+        elseif redis.call('STRLEN', kept) >= tonumber(text_at) then
+          redis.call('SETRANGE', kept, text_at, text)
+          redis.call('PEXPIRE', kept, TEXT_MS)
+        end
       end
       if f[4] then
         redis.call('PUBLISH', prefix .. 'events:' .. id,
