@@ -226,10 +226,10 @@ class ServiceRunner:
         if not health.ok:
             self._withdraw(health.reason or "it says that it is not healthy")
             return
-        if self._told_off or not await self._store_works():
+        if self._told_off() or not await self._store_works():
             return
         info = await self._ask_info()
-        if self._told_off or self._store_failed:  # by a job that ended meanwhile
+        if self._told_off() or self._store_failed:  # by a job that ended meanwhile
             return
         changed = self._take_capacity() or self._withdrawn is not None or info != self._info
         if self._withdrawn is not None:
@@ -238,7 +238,6 @@ class ServiceRunner:
         if changed:
             self._on_change()
 
-    @property
     def _told_off(self) -> bool:
         """Whether jobs have shown that the service takes none for now."""
         return self._clock() < self._paused_until or not self._breaker.admits

@@ -46,8 +46,7 @@ __all__ = ["Worker", "store_openers"]
 log = get_logger("emp.worker")
 
 _FLUSH_S = 5.0
-_FIRST_LOOK_S = 2.0
-"""How long a service may take to be connected before the worker says that it started."""
+_FIRST_LOOK_S = 2.0  # that a service may take to be connected before the worker says that it started
 
 
 class Worker:
@@ -66,6 +65,7 @@ class Worker:
         worker_id: str,
         redis_url: str | None = None,
         store: ArtifactStore | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.id = f"{worker_id}@{settings.machine_id}"
         self.settings = settings
@@ -73,6 +73,7 @@ class Worker:
         self._bindings = tuple(bindings)
         self._redis_url = redis_url
         self._given_store = store
+        self._environ = environment() if environ is None else environ
         self._stack = AsyncExitStack()
         self._drain = Drain(settings.grace_s)
         self._claimed_last = anyio.Event()
@@ -101,7 +102,7 @@ class Worker:
         settings = Settings.from_env(environ)
         plugins = load_plugins()
         return [
-            cls(one.bindings, settings=settings, plugins=plugins, worker_id=one.name)
+            cls(one.bindings, settings=settings, plugins=plugins, worker_id=one.name, environ=environ)
             for one in planned_workers(settings, plugins, environ)
         ]
 
@@ -113,7 +114,7 @@ class Worker:
             await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
             openers = store_openers(self._plugins)
             stores = Stores.from_settings(
-                self.settings, openers=openers, environ=environment(), default=self._given_store
+                self.settings, openers=openers, environ=self._environ, default=self._given_store
             )
             stack.push_async_callback(_bounded, stores.aclose)
             await stores.get().check()
@@ -126,7 +127,9 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._running is not None and not self._running.is_set():
+        if self._running is None:
+            self._left = True  # its connections are gone: whoever runs it yet finds nothing to do
+        elif not self._running.is_set():
             # Whoever runs it in a task of its own may leave this block first; its connections must stay until it ended.
             self.drain("its block was left") if error is None else self.stop()
             with anyio.CancelScope(shield=True), anyio.move_on_after(self.settings.grace_s + _FLUSH_S):
@@ -164,7 +167,7 @@ class Worker:
         self._gpu_watch = GpuWatch(
             settings.gpu_id or 0, lambda: [held.gpu_use() for held in self._leases.running()], self._gpu_changed
         )
-        self._notices = NoticeWatch(notices_of(settings, self._plugins, environment()), self.drain)
+        self._notices = NoticeWatch(notices_of(settings, self._plugins, self._environ), self.drain)
         self._registrar = Registrar(self._consumer, settings.lease_s, self.capabilities, self._claimer.wake)
         self._mailbox = Mailbox(
             url,
@@ -198,6 +201,9 @@ class Worker:
         Raises:
             ConfigError: another process is alive under this worker's name.
         """
+        if self._left:
+            task_status.started()
+            return
         self._running = anyio.Event()
         refusal: ConfigError | None = None
         try:
@@ -260,9 +266,11 @@ class Worker:
     def drain(self, reason: str = "asked to") -> None:
         """Stop claiming, let the jobs end within the grace time, give back the rest, and end `run`."""
         if not self._drain.has_begun:
-            log.info("draining", worker=self.id, reason=reason, jobs=len(self._leases), grace_s=self.settings.grace_s)
             self._drain.begin()
-            self._registrar.capabilities_changed()
+            jobs = 0 if self._running is None else len(self._leases)
+            log.info("draining", worker=self.id, reason=reason, jobs=jobs, grace_s=self.settings.grace_s)
+            if self._running is not None:  # else it ends as soon as it is run
+                self._registrar.capabilities_changed()
 
     def stop(self) -> None:
         """Drain without grace: jobs are stopped and given back at once."""
@@ -281,15 +289,14 @@ class Worker:
         if self._left:
             return
         self._leaving = True
-        with anyio.move_on_after(_FLUSH_S):
+        with anyio.move_on_after(_FLUSH_S) as flushing:
             for held in self._leases.unfinished():
                 self._finisher.release(held)
             await self._finisher.flushed()
             await until_done("leaving", self._consumer.retire)
-            self._left = True
-            return
         self._left = True
-        log.warning("redis is away: jobs are given to others when their leases end", jobs=len(self._leases))
+        if flushing.cancelled_caught:
+            log.warning("redis is away: jobs are given to others when their leases end", jobs=len(self._leases))
 
     # -- what the parts tell -------------------------------------------------------------------------------------
 
@@ -373,8 +380,7 @@ class Worker:
                 log.warning("a message is not understood", word=word)
 
     async def _cancel(self, job_id: str) -> None:
-        held = self._leases.find(job_id)
-        if held is None:
+        if (held := self._leases.find(job_id)) is None:
             return
         try:
             with anyio.move_on_after(2):

@@ -1,23 +1,33 @@
 """A worker is an object: it runs inside any program that has an event loop, and leaves signals and logging alone."""
 
 import signal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import anyio
+import pytest
 
 from emp_core import JobQueue, JobSpec, Worker
+from emp_core.storage.stores import Stores
+from emp_core.worker import worker as worker_module
 
 
-async def test_a_worker_runs_beside_other_tasks(queue: JobQueue, monkeypatch):
-    settings = queue.settings
+@pytest.fixture
+def make_worker(queue: JobQueue) -> Callable[..., Worker]:
+    """Makes workers of the queue from variables, and not from those of the process."""
     environ = {
         "WORKERS": "echo",
-        "HUB_REDIS_URL": settings.redis_url or "",
-        "EMP_NAMESPACE": settings.namespace,
-        "EMP_DATA_DIR": str(settings.data_dir),
+        "HUB_REDIS_URL": queue.settings.redis_url or "",
+        "EMP_NAMESPACE": queue.settings.namespace,
+        "EMP_DATA_DIR": str(queue.settings.data_dir),
     }
+    return lambda **more: Worker.from_env({**environ, **more})
+
+
+async def test_a_worker_runs_beside_other_tasks(queue: JobQueue, make_worker):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     # The worker around the group: it is closed when the tasks that use it have ended.
-    async with Worker.from_env(environ) as worker, anyio.create_task_group() as ours:
+    async with make_worker() as worker, anyio.create_task_group() as ours:
         await ours.start(worker.run)
         job = await queue.submit(JobSpec("echo", {"hello": 1}))
         done = await queue.wait(job.id, timeout=10)
@@ -26,6 +36,45 @@ async def test_a_worker_runs_beside_other_tasks(queue: JobQueue, monkeypatch):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
         worker.drain()
     assert await queue.workers() == []
+
+
+async def test_a_worker_may_be_told_to_end_before_it_works(queue: JobQueue, make_worker):
+    for how in ("drain", "stop"):
+        worker = make_worker()
+        getattr(worker, how)()
+        with anyio.fail_after(20):
+            async with worker:
+                await worker.run()
+    assert await queue.workers() == []
+
+
+async def test_a_worker_whose_block_was_left_before_it_ran_does_nothing(queue: JobQueue, make_worker):
+    async with make_worker() as worker:
+        pass
+    with anyio.fail_after(20):
+        await worker.run()
+    assert await queue.workers() == []
+
+
+async def test_all_of_a_worker_sees_the_variables_that_it_was_given_and_no_others(
+    make_worker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of the program around it")
+    seen: list[Mapping[str, str]] = []
+    real = Stores.from_settings
+
+    def stores(*arguments: Any, **named: Any) -> Stores:
+        seen.append(named["environ"])
+        return real(*arguments, **named)
+
+    def notices(_settings: Any, _plugins: Any, environ: Mapping[str, str]) -> list[Any]:
+        seen.append(environ)
+        return []
+
+    monkeypatch.setattr(Stores, "from_settings", stores)
+    monkeypatch.setattr(worker_module, "notices_of", notices)
+    async with make_worker(AWS_ACCESS_KEY_ID="its own"):
+        assert [environ["AWS_ACCESS_KEY_ID"] for environ in seen] == ["its own", "its own"]
 
 
 async def test_a_worker_that_is_cancelled_gives_its_jobs_back(queue: JobQueue, start_painter):
