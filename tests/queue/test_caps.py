@@ -8,7 +8,7 @@ from emp_core.jobs.model import JobSpec
 from emp_core.queue.consumer import ClaimedJob
 from emp_core.queue.queue import JobQueue
 
-from .hands import Hand, Hands, end_lease, put
+from .hands import SECOND, Hand, Hands, end_lease, put
 
 
 async def lose(queue: JobQueue, hand: Hand, claimed: ClaimedJob) -> None:
@@ -30,6 +30,14 @@ async def cancelled_and_lost(queue: JobQueue, hand: Hand, claimed: ClaimedJob) -
     await lose(queue, hand, claimed)
 
 
+async def ended_halfway(queue: JobQueue, hand: Hand, claimed: ClaimedJob) -> None:
+    """The script that recorded the outcome was aborted before it took the job out of active."""
+    await queue.client.hset(queue.keys.job(claimed.job.id), "status", "completed")
+    seconds, _ = await queue.client.time()
+    await queue.client.zadd(queue.keys.index("completed"), {claimed.job.id: seconds * SECOND})
+    await lose(queue, hand, claimed)
+
+
 WAYS_OUT: dict[str, Callable[[JobQueue, Hand, ClaimedJob], Awaitable[object]]] = {
     "completed": by_finish("completed"),
     "failed": by_finish("failed"),
@@ -40,6 +48,7 @@ WAYS_OUT: dict[str, Callable[[JobQueue, Hand, ClaimedJob], Awaitable[object]]] =
     "lost": lose,
     "cancelled and released": cancelled_and_released,
     "cancelled and lost": cancelled_and_lost,
+    "ended halfway": ended_halfway,
 }
 
 

@@ -9,7 +9,7 @@ from emp_core.queue.attempts import attempts_of
 from emp_core.queue.queue import JobQueue
 
 from .handing import handed_to, let_it_lapse, put_and_take, state, waiting
-from .hands import Hands, names_of_events, put
+from .hands import Hands, end_lease, names_of_events, put
 
 pytestmark = pytest.mark.usefixtures("known_lane")
 
@@ -56,6 +56,18 @@ async def test_what_a_worker_did_not_take_before_it_registered_anew_is_not_held_
     await let_it_lapse(queue)
     assert (await hand.house.sweep(rescue=True)).taken_back == 1
     assert await hand.is_idle()
+
+
+async def test_one_whose_lease_ended_too_gives_its_customer_one_slot_back(queue: JobQueue, hands: Hands):
+    """Nobody kept house for as long as a lease."""
+    hand = await waiting(hands, slots=5)
+    await put_and_take(queue, hand, "runs", customer_id="c")
+    await put(queue, "a", customer_id="c")
+    await let_it_lapse(queue)
+    await end_lease(queue, "a")
+    swept = await hand.house.sweep(rescue=True)
+    assert (swept.taken_back, swept.rescued) == (1, 0)
+    assert await queue.client.hgetall(queue.keys.fixed("customers_active")) == {"c": "1"}
 
 
 async def test_its_events_say_who_did_not_take_it(queue: JobQueue, hands: Hands):

@@ -31,8 +31,13 @@ end
 -- A lease ended: its worker died or cannot reach Redis.
 local function rescue_job(id)
   local facts = facts_of(id)
-  if not facts or facts.status ~= 'active' then
+  if not facts then
     redis.call('ZREM', active_key, id)
+    return
+  end
+  if facts.status ~= 'active' then
+    -- The script that ended it was aborted: it stands here, so its customer has no slot back yet.
+    leave_active(id, facts.customer)
     return
   end
   local job = prefix .. 'jobs:' .. id
@@ -62,6 +67,8 @@ if rescue == '1' then
     take_back(entry, now)
     taken_back = taken_back + 1
   end
+  -- The lease of what was taken back may have ended too: it must not leave twice.
+  write_leaving(now)
   for _, id in ipairs(due(active_key)) do
     rescue_job(id)
     rescued = rescued + 1
