@@ -1,6 +1,7 @@
 """GPU facts, by NVIDIA's own library. None without a driver."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -87,7 +88,8 @@ def inventory(only: int | None = None) -> GpuInventory:
         certain = _tells_of_none(error)
         trouble.append(f"the GPU driver does not tell about its GPUs: {error}; nvidia-smi says more")
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):  # of a driver that went away meanwhile; what it said before is told
+            pynvml.nvmlShutdown()
     return GpuInventory(tuple(found), _text(version), trouble=tuple(trouble), certain=certain)
 
 

@@ -39,7 +39,12 @@ typedef struct { unsigned int gpu, memory; } use_t;
 enum { OK = 0, NOT_SUPPORTED = 3, LOST = 15 };
 int nvmlInit_v2(void) { return INIT; }
 int nvmlInitWithFlags(unsigned int flags) { return INIT; }
-int nvmlShutdown(void) { return OK; }
+int nvmlShutdown(void) {
+#ifdef LOST_MEANWHILE
+  return LOST;
+#endif
+  return OK;
+}
 const char *nvmlErrorString(int code) { return code == LOST ? "GPU is lost" : "driver not loaded"; }
 int nvmlSystemGetDriverVersion(char *text, unsigned int length) {
   const char *version = "570.86.15";
@@ -129,6 +134,11 @@ def test_the_driver_is_asked_and_what_it_does_not_tell_is_none(with_driver: Call
 def test_a_driver_that_is_too_old_to_tell_something_tells_the_rest(with_driver: Callable[..., tuple[Any, Any, Any]]):
     [first, _], _, _ = with_driver("-DINIT=0")
     assert (first["memory_mb"], first["utilization"]) == (24000, None)
+
+
+def test_what_a_driver_told_before_it_went_away_holds(with_driver: Callable[..., tuple[Any, Any, Any]]):
+    seen, _, _ = with_driver("-DINIT=0", "-DLOST_MEANWHILE")
+    assert [one["model"] for one in seen] == ["NVIDIA L4", "NVIDIA GB10"]
 
 
 @pytest.mark.parametrize(
