@@ -25,7 +25,9 @@ end
 
 -- Gives what finds the best lane past the first one. These functions are made only for claims that need them.
 local function search(most)
-  local lanes_found, known, all_seen = {}, {}, false
+  -- A heap: none has a smaller rank than the one at half its place. One that is no longer usable leaves it for good.
+  local lanes_found = {}
+  local known, all_seen = {}, false
   local first_window = math.min(most, LOOK_MIN)
   -- How many lanes were looked at, and the turn (by rank: the rank) of the last one.
   local looked_at, seen_to, window = 0, nil, first_window
@@ -43,9 +45,45 @@ local function search(most)
   end
 
   local function add_lane(lane, turn, penalty_ms)
-    if not known[lane] then
-      known[lane] = true
-      lanes_found[#lanes_found + 1] = lane_of(lane, turn, penalty_ms)
+    if known[lane] then
+      return
+    end
+    known[lane] = true
+    local added, at = lane_of(lane, turn, penalty_ms), #lanes_found + 1
+    while at > 1 do
+      local above = math.floor(at / 2)
+      if lanes_found[above].rank <= added.rank then
+        break
+      end
+      lanes_found[at] = lanes_found[above]
+      at = above
+    end
+    lanes_found[at] = added
+  end
+
+  -- Moves a lane down to where its rank belongs.
+  local function settle(at)
+    local moved = lanes_found[at]
+    while true do
+      local below = 2 * at
+      local smaller, right = lanes_found[below], lanes_found[below + 1]
+      if right and right.rank < smaller.rank then
+        below, smaller = below + 1, right
+      end
+      if not smaller or moved.rank <= smaller.rank then
+        break
+      end
+      lanes_found[at] = smaller
+      at = below
+    end
+    lanes_found[at] = moved
+  end
+
+  local function remove(at)
+    local last = table.remove(lanes_found)
+    if lanes_found[at] then
+      lanes_found[at] = last
+      settle(at)
     end
   end
 
@@ -123,17 +161,19 @@ local function search(most)
   end
 
   return function(usable)
+    -- Of those found, only the one that was the best the last time may have another rank since.
+    if lanes_found[1] then
+      settle(1)
+    end
     while true do
-      local best, second
-      for _, found in ipairs(lanes_found) do
-        if usable(found) then
-          if not best or found.rank < best.rank then
-            best, second = found, best and best.rank
-          elseif not second or found.rank < second then
-            second = found.rank
-          end
+      -- The second best is one of the two after the best.
+      for at = 1, 3 do
+        while lanes_found[at] and not usable(lanes_found[at]) do
+          remove(at)
         end
       end
+      local best, second, third = lanes_found[1], lanes_found[2], lanes_found[3]
+      second = second and math.min(second.rank, third and third.rank or second.rank)
       if all_seen then
         return best, second
       end
@@ -156,6 +196,7 @@ end
 local searched
 
 -- The best lane that is usable, and the rank at which another one would be better (nil: there is no other).
+-- usable: once it says no to a lane, it stays no. Between two calls only the lane that was given may get another rank.
 -- most: how many jobs are to be found yet.
 local function best_lane(usable, most)
   if not searched and not first_turn and most == 1 then
