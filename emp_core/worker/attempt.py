@@ -31,6 +31,7 @@ from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Finish
 from emp_core.storage.stores import Stores
+from emp_core.worker.contained import is_cancelled
 from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpuUse
 from emp_core.worker.leases import Held, Leases
@@ -121,7 +122,7 @@ class Attempts:
         except anyio.get_cancelled_exc_class():
             if scope.cancel_called:
                 failure = _out_of_time(job, limit_s)
-            elif anyio.current_effective_deadline() == -math.inf:
+            elif is_cancelled():
                 raise
             else:
                 # Nobody cancelled us: it awaited something that was cancelled elsewhere. Let through, it would end the slot.

@@ -18,6 +18,7 @@ from emp_core.config import Settings
 from emp_core.errors import PluginError
 from emp_core.log.logger import get_logger
 from emp_core.plugins.loaded import Plugins
+from emp_core.worker.contained import contained
 
 __all__ = ["MetadataPoll", "NoticeWatch", "SignalFile", "SpotNotice", "notices_of"]
 
@@ -250,7 +251,8 @@ class NoticeWatch:
 
     async def _watch(self, source: SpotNotice, scope: anyio.CancelScope) -> None:
         try:
-            why = await source.wait()
+            with contained():
+                why = await source.wait()
         except Exception:  # a plugin's code may raise anything, and must not end the worker
             log.exception("a source of spot notices failed", source=source.name)
             return

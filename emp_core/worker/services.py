@@ -21,6 +21,7 @@ from emp_core.jobs.codec import dumps
 from emp_core.jobs.matching import ServiceOffer
 from emp_core.log.logger import get_logger
 from emp_core.services.resolve import ServiceBinding
+from emp_core.worker.contained import contained
 from emp_core.worker.leases import Held
 from emp_core.worker.slots import Slots
 
@@ -31,6 +32,8 @@ log = get_logger("emp.service")
 _HEALTH_EVERY_S = 10.0
 _HEALTH_WHEN_DOWN_S = 2.0
 _HEALTH_LIMIT_S = 10.0
+_STOPS_S = 30.0
+"""How long attempts that were cancelled may take to stop the service's work. The worker waits for them anyway."""
 _CONNECT_FIRST_S = 0.5
 _CONNECT_MOST_S = 5.0
 _PAUSE_S = 60.0
@@ -182,13 +185,17 @@ class ServiceRunner:
                     with anyio.move_on_after(self._look_again_s):
                         await self._look.wait()
         finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-                await self._disconnect()
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(_STOPS_S):
+                    await self.slots.emptied()  # jobs that are stopped still stop the service's work
+                with anyio.move_on_after(5):
+                    await self._disconnect()
 
     async def _let_it_watch(self) -> None:
         while True:
             try:
-                await self.connector.watch()
+                with contained():
+                    await self.connector.watch()
             except Exception:  # whatever it looks after, the jobs and the other services go on
                 log.exception("what the connector looks after failed; it begins again", service=self.name)
             else:
@@ -205,7 +212,8 @@ class ServiceRunner:
         delay_s = _CONNECT_FIRST_S
         while True:
             try:
-                await self.connector.connect()
+                with contained():
+                    await self.connector.connect()
             except (
                 Exception
             ) as error:  # a connector that cannot begin must not end the worker: it says why and tries again
@@ -261,7 +269,7 @@ class ServiceRunner:
 
     async def _ask_health(self) -> Health:
         try:
-            with anyio.fail_after(_HEALTH_LIMIT_S):
+            with anyio.fail_after(_HEALTH_LIMIT_S), contained():
                 return await self.connector.check_health()
         except TimeoutError:
             return Health(False, f"it did not answer within {_HEALTH_LIMIT_S:g} s")
@@ -270,7 +278,7 @@ class ServiceRunner:
 
     async def _ask_info(self) -> ServiceInfo:
         try:
-            with anyio.fail_after(_HEALTH_LIMIT_S):
+            with anyio.fail_after(_HEALTH_LIMIT_S), contained():
                 info = await self.connector.get_service_info()
             dumps({**info.capabilities})  # what JSON cannot hold cannot be told to the queue
         except Exception as error:  # what it says of itself is not needed to give it jobs

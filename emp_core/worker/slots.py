@@ -33,11 +33,22 @@ class Slots:
         self._ready: deque[Held] = deque()
         self._resting: list[asyncio.Future[None]] = []
         self._waking = False
+        self._emptied: anyio.Event | None = None
 
     @property
     def free(self) -> int:
         """Slots without a job."""
         return self.capacity - self._busy
+
+    @property
+    def _at_work(self) -> int:
+        return self._busy - len(self._ready)
+
+    async def emptied(self) -> None:
+        """Wait until no job runs. For the end: what has not begun does not count."""
+        while self._at_work > 0:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
 
     def put(self, held: Held, group: TaskGroup) -> None:
         """Run a job as soon as a task gets to it, which is at once."""
@@ -83,4 +94,6 @@ class Slots:
                         await self._run(held, scope)
                     finally:
                         self._busy -= 1
+                        if self._emptied is not None:
+                            self._emptied.set()
                         self._on_free()

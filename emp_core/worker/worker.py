@@ -29,6 +29,7 @@ from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.stores import Stores
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
+from emp_core.worker.contained import contained
 from emp_core.worker.draining import Drain
 from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpusNow, GpuWatch
@@ -112,9 +113,8 @@ class Worker:
             client = connect(url, self.settings)
             stack.push_async_callback(_bounded, client.aclose)
             await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
-            openers = store_openers(self._plugins)
             stores = Stores.from_settings(
-                self.settings, openers=openers, environ=self._environ, default=self._given_store
+                self.settings, openers=store_openers(self._plugins), environ=self._environ, default=self._given_store
             )
             stack.push_async_callback(_bounded, stores.aclose)
             await stores.get().check()
@@ -383,14 +383,14 @@ class Worker:
         if (held := self._leases.find(job_id)) is None:
             return
         try:
-            with anyio.move_on_after(2):
+            with anyio.move_on_after(2), contained():
                 await self._accepting[held.claimed.job.service_required].connector.cancel_job(job_id)
         except Exception as error:  # the attempt is stopped all the same
             log.warning("the connector's cancel_job failed", job=job_id, error=str(error))
         held.stop("cancelled")
 
     def _returned(self) -> None:
-        """Redis is back: what was told meanwhile is lost, so look at everything, and say everything."""
+        # Redis is back: what was told meanwhile is lost, so look at everything, and say everything.
         self._registrar.tell_again()
         self._claimer.wake()
 

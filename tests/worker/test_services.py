@@ -1,12 +1,14 @@
 """A service on a worker: what its jobs tell of it holds, whatever it says of itself meanwhile."""
 
+import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import anyio
 import pytest
 
-from emp_core.connectors.base import Connector, ServiceConfig, ServiceInfo
+from emp_core.connectors.base import Connector, Health, ServiceConfig, ServiceInfo
 from emp_core.errors import RateLimited, ServiceBroken
 from emp_core.jobs.matching import ModelOffer
 from emp_core.jobs.model import JobSpec
@@ -31,18 +33,14 @@ class SlowToTell(SteeredConnector):
         return await super().get_service_info()
 
 
-@pytest.mark.parametrize("failure", [ServiceBroken("no GPU"), RateLimited("slow down", retry_after_s=60)])
-async def test_what_a_job_tells_of_its_service_holds_though_the_service_is_being_asked_what_it_is(failure: Exception):
-    async def run(_connector: Connector, _held: Any, _scope: Any, on_end: Any) -> None:
-        on_end(failure)
+def running_jobs(connector: Connector, run: Callable[..., Awaitable[None]]) -> ServiceRunner:
+    """A service with one slot, whose jobs do what ``run`` does."""
 
     async def store_works() -> None:
         pass
 
-    binding = steered_binding(Steering())
-    connector = SlowToTell(binding.config)
-    runner = ServiceRunner(
-        binding,
+    return ServiceRunner(
+        steered_binding(Steering()),
         connector,
         1,
         check_store=store_works,
@@ -51,6 +49,15 @@ async def test_what_a_job_tells_of_its_service_holds_though_the_service_is_being
         on_change=lambda: None,
         on_free=lambda: None,
     )
+
+
+@pytest.mark.parametrize("failure", [ServiceBroken("no GPU"), RateLimited("slow down", retry_after_s=60)])
+async def test_what_a_job_tells_of_its_service_holds_though_the_service_is_being_asked_what_it_is(failure: Exception):
+    async def run(_connector: Connector, _held: Any, _scope: Any, on_end: Any) -> None:
+        on_end(failure)
+
+    connector = SlowToTell(steered_binding(Steering()).config)
+    runner = running_jobs(connector, run)
     async with anyio.create_task_group() as group:
         group.start_soon(runner.run)
         with anyio.fail_after(20):
@@ -61,6 +68,55 @@ async def test_what_a_job_tells_of_its_service_holds_though_the_service_is_being
             await runner.looked.wait()
         assert (runner.free, runner.offer.withdrawn) == (0, str(failure))
         group.cancel_scope.cancel()
+
+
+async def test_a_service_is_disconnected_when_its_jobs_have_stopped_the_work():
+    told: list[str] = []
+
+    class Told(SteeredConnector):
+        async def disconnect(self) -> None:
+            told.append("disconnected")
+
+    async def run(_connector: Connector, _held: Any, _scope: Any, _on_end: Any) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.05)  # the service takes its time to stop
+                told.append("stopped")
+
+    runner = running_jobs(Told(steered_binding(Steering()).config), run)
+    async with anyio.create_task_group() as group:
+        group.start_soon(runner.run)
+        await runner.looked.wait()
+        runner.slots.put(cast("Any", None), group)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert told == ["stopped", "disconnected"]
+
+
+async def test_a_connector_that_was_cancelled_by_something_that_it_waited_for_ends_no_worker():
+    class Cancelled(SteeredConnector):
+        async def check_health(self) -> Health:
+            asking: asyncio.Future[Health] = asyncio.get_running_loop().create_future()
+            asking.cancel()
+            return await asking
+
+        async def watch(self) -> None:
+            await self.check_health()
+
+    async def run(*_given: Any) -> None:
+        pass
+
+    runner = running_jobs(Cancelled(steered_binding(Steering()).config), run)
+    offered: list[str | None] = []
+    async with anyio.create_task_group() as group:  # which a cancellation that gets out would end without a word
+        group.start_soon(runner.run)
+        with anyio.fail_after(20):
+            await runner.looked.wait()
+        offered.append(runner.offer.withdrawn)
+        group.cancel_scope.cancel()
+    assert offered == ["RuntimeError: it was cancelled by something that it waited for"]
 
 
 async def test_a_service_that_says_what_json_cannot_hold_takes_jobs_all_the_same(
