@@ -1,6 +1,7 @@
 """Draining: a worker takes no more jobs, and those that run get time to end."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import anyio
 from anyio.abc import TaskGroup
@@ -28,11 +29,19 @@ class Drain:
         self.has_begun = False
         self._begun = anyio.Event()
         self._cut_short = anyio.Event()
+        self._before = anyio.CancelScope()
 
     def begin(self) -> None:
         """Take no more jobs."""
         self.has_begun = True
         self._begun.set()
+        self._before.cancel()
+
+    @contextmanager
+    def before(self) -> Iterator[None]:
+        """What has sense only before it begins: it is cancelled then. Once."""
+        with self._before:
+            yield
 
     def cut_short(self) -> None:
         """Give the jobs no more time."""

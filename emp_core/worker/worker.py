@@ -45,7 +45,6 @@ from emp_core.worker.services import ServiceRunner
 __all__ = ["Worker", "store_openers"]
 
 log = get_logger("emp.worker")
-
 _FLUSH_S = 5.0
 _FIRST_LOOK_S = 2.0  # that a service may take to be connected before the worker says that it started
 
@@ -102,9 +101,9 @@ class Worker:
         environ = environment() if environ is None else environ
         settings = Settings.from_env(environ)
         plugins = load_plugins()
+        plan = planned_workers(settings, plugins, environ)
         return [
-            cls(one.bindings, settings=settings, plugins=plugins, worker_id=one.name, environ=environ)
-            for one in planned_workers(settings, plugins, environ)
+            cls(one.bindings, settings=settings, plugins=plugins, worker_id=one.name, environ=environ) for one in plan
         ]
 
     async def __aenter__(self) -> Self:
@@ -177,7 +176,7 @@ class Worker:
             on_job=self._handed,
             is_late=lambda redis_s: self._leaving or self._leases.is_over(redis_s),
             on_taken_back=self._leases.lose,
-            on_return=self._returned,
+            on_return=self._returned,  # what was told meanwhile is lost: look at everything, and say everything
         )
         for binding in self._bindings:
             service = self._services[binding.service] = ServiceRunner(
@@ -209,8 +208,7 @@ class Worker:
         try:
             # Two groups: what records and renews must outlive what runs jobs.
             async with anyio.create_task_group() as recording:
-                # Shielded: a cancellation from outside reaches every task of this worker, and these must still give
-                # jobs back.
+                # Shielded: a cancellation from outside reaches all of this worker, and these must still give jobs back.
                 outliving = anyio.CancelScope(shield=True)
                 try:
                     async with anyio.create_task_group() as self._group:
@@ -238,18 +236,21 @@ class Worker:
             for service in self._services.values():
                 await service.looked.wait()
         try:
-            await self._registrar.register()
+            with self._drain.before():
+                await self._registrar.register()
+                log.info("worker started", worker=self.id, services=sorted(self._services))
         except ConfigError as refusal:
             return refusal  # raised outside of the task groups, which would wrap it
-        log.info("worker started", worker=self.id, services=sorted(self._services))
         return None
 
     async def _work(self, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        if self._drain.has_begun:
+            return  # maybe before it was registered
         for part in (self._registrar, self._mailbox, self._keeper, self._gpu_watch, self._notices):
             self._group.start_soon(part.run, name=f"emp {type(part).__name__.lower()}")
         claiming = anyio.CancelScope()
         self._group.start_soon(self._claim_until, claiming)
-        task_status.started()
         await self._drain.begun()
         claiming.cancel()
         await self._claimed_last.wait()
@@ -390,7 +391,6 @@ class Worker:
         held.stop("cancelled")
 
     def _returned(self) -> None:
-        # Redis is back: what was told meanwhile is lost, so look at everything, and say everything.
         self._registrar.tell_again()
         self._claimer.wake()
 

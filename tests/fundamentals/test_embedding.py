@@ -8,6 +8,8 @@ import anyio
 import pytest
 
 from emp_core import JobQueue, JobSpec, Worker
+from emp_core.queue.client import NotReady
+from emp_core.queue.consumer import Consumer
 from emp_core.storage.stores import Stores
 from emp_core.worker import worker as worker_module
 
@@ -45,6 +47,24 @@ async def test_a_worker_may_be_told_to_end_before_it_works(queue: JobQueue, make
         with anyio.fail_after(20):
             async with worker:
                 await worker.run()
+    assert await queue.workers() == []
+
+
+async def test_a_worker_that_cannot_register_yet_may_be_told_to_end(
+    queue: JobQueue, make_worker, monkeypatch: pytest.MonkeyPatch
+):
+    asked = anyio.Event()
+
+    async def full(_consumer: Consumer, *_names: Any) -> Any:
+        asked.set()
+        raise NotReady("OOM command not allowed when used memory > 'maxmemory'")
+
+    monkeypatch.setattr(Consumer, "lanes", full)
+    with anyio.fail_after(20):
+        async with make_worker() as worker, anyio.create_task_group() as ours:
+            ours.start_soon(worker.run)
+            await asked.wait()
+            worker.drain()
     assert await queue.workers() == []
 
 

@@ -213,7 +213,7 @@ async def test_a_cancel_reaches_the_connector(queue: JobQueue, start_worker: Wor
     await start_worker(steered_binding(steering), lease_s=60.0)
     job = await queue.submit(JobSpec("steered"))
     attempt = await steering.next()
-    assert (await queue.cancel(job.id)).status is JobState.ACTIVE
+    assert (await queue.cancel(job.id)).status in (JobState.ACTIVE, JobState.CANCELLED), "as fast as the worker is"
     await attempt.until_ended()
     assert attempt.cancelled
     assert (await queue.wait(job.id, timeout=10)).status is JobState.CANCELLED
