@@ -29,18 +29,21 @@ class Drain:
         self.has_begun = False
         self._begun = anyio.Event()
         self._cut_short = anyio.Event()
-        self._before = anyio.CancelScope()
+        self._before: anyio.CancelScope | None = None
 
     def begin(self) -> None:
         """Take no more jobs."""
         self.has_begun = True
         self._begun.set()
-        self._before.cancel()
+        if self._before is not None:
+            self._before.cancel()
 
     @contextmanager
     def before(self) -> Iterator[None]:
         """What has sense only before it begins: it is cancelled then. Once."""
-        with self._before:
+        with anyio.CancelScope() as self._before:
+            if self.has_begun:
+                self._before.cancel()
             yield
 
     def cut_short(self) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -38,6 +39,10 @@ async def test_a_worker_runs_beside_other_tasks(queue: JobQueue, make_worker):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
         worker.drain()
     assert await queue.workers() == []
+
+
+def test_a_worker_may_be_made_before_there_is_an_event_loop(tmp_path: Path):
+    assert Worker.from_env({"WORKERS": "echo", "EMP_DATA_DIR": str(tmp_path), "MACHINE_ID": "box"}).id.endswith("@box")
 
 
 async def test_a_worker_may_be_told_to_end_before_it_works(queue: JobQueue, make_worker):
