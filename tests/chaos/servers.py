@@ -110,6 +110,10 @@ class Server:
             "",
             "--appendonly",
             "yes",
+            # What is killed leaves its pages to the system: only a machine that loses power needs more, and a slow disk
+            # holds up the server for seconds, whom its sentinels then take for dead.
+            "--appendfsync",
+            "no",
             "--loglevel",
             "warning",
         )
@@ -147,9 +151,14 @@ class Server:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.poll() is None
+
     def end(self) -> None:
         """End it, whatever state it is in."""
-        if self.process is not None and self.process.poll() is None:
+        if self.alive:
             self.kill()
 
 
@@ -171,12 +180,14 @@ class Group:
     Attributes:
         data: those that hold data.
         watchers: sentinels; none in a cluster.
+        others: masters of a cluster that hold nothing of the queue.
         url: what a client is told.
     """
 
     url: str
     data: list[Server]
     watchers: list[Server] = field(factory=list)
+    others: list[Server] = field(factory=list)
     tag: str = "emp"
 
     async def master(self, *, but: Server | None = None) -> Server:
@@ -200,6 +211,16 @@ class Group:
                 return int((await watcher.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "hub"))[1]) == one.port
         except (exceptions.RedisError, OSError):
             return False
+
+    async def keep_the_master(self) -> None:
+        """No other is elected from here on, even where a busy machine holds up this one for seconds."""
+        for watcher in self.watchers:
+            async with watcher.client() as client:
+                await client.execute_command("SENTINEL", "SET", "hub", "down-after-milliseconds", 60_000)
+        for one in [] if self.watchers else self.data + self.others:
+            if one.alive:
+                async with one.client() as client:
+                    await client.config_set("cluster-node-timeout", 60_000)
 
     async def replicas_attached(self, count: int) -> None:
         """Wait until so many replicas follow the master and have its data."""
@@ -307,7 +328,7 @@ async def cluster(folder: Path, *, replicas: int = 2, tag: str = "emp") -> Async
             await _replicate(client, owner)
         await _until_all(clients, lambda state: state["cluster_state"] == "ok")
         hosts = ",".join(f"{HOST}:{node.port}" for node in nodes[:3])
-        group = Group(f"redis+cluster://{hosts}", [nodes[0], *nodes[3:]], tag=tag)
+        group = Group(f"redis+cluster://{hosts}", [nodes[0], *nodes[3:]], others=nodes[1:3], tag=tag)
         await group.replicas_attached(replicas)
         yield group
 

@@ -55,6 +55,7 @@ async def test_the_queue_goes_on_after_a_failover(kind: str, tmp_path: Path):
             old = await group.master()
             old.kill()
             await group.master(but=old)
+            await group.keep_the_master()
             await group.replicas_attached(1)  # sentinels take a while to tell the other replica
             jobs = await queue.submit_many([JobSpec("echo", {"n": n}) for n in range(250)])
             for job in jobs:
@@ -258,7 +259,7 @@ async def encrypted(folder: Path, authority: Path) -> AsyncIterator[Server]:
     one = Server(folder, free_ports(1)[0], (*options, "--tls-auth-clients", "optional"), tls=True)
     try:
         await one.start()
-        if one.process is not None and one.process.poll() is not None:
+        if not one.alive:
             pytest.skip("this Redis was built without TLS")
         yield one
     finally:
