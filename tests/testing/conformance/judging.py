@@ -2,11 +2,13 @@
 
 import itertools
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from attrs import frozen
 
-__all__ = ["Verdict", "judged"]
+__all__ = ["Verdict", "judged", "wrong_ones"]
 
 _numbers = itertools.count()
 
@@ -23,6 +25,13 @@ class Verdict:
     failed: frozenset[str]
     skipped: frozenset[str]
     reasons: frozenset[str]
+
+
+def wrong_ones(*modules: ModuleType) -> tuple[type[Any], ...]:
+    """The classes of these modules that say which rule they break, in their order."""
+    return tuple(
+        one for module in modules for one in vars(module).values() if isinstance(one, type) and "breaks" in vars(one)
+    )
 
 
 def judged(folder: Path, program: str, *, rule: str = "") -> Verdict:

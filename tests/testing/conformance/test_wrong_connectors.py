@@ -6,12 +6,13 @@ import pytest
 
 from emp_core.testing.conformance.connector import ConnectorConformance
 
-from . import shout, studio, wrong_connectors
-from .judging import judged
-from .wrong_connectors import WRONG
+from . import shout, studio, wrong_connector_jobs, wrong_connector_life, wrong_connector_stops
+from .judging import judged, wrong_ones
+
+WRONG = wrong_ones(wrong_connector_life, wrong_connector_jobs, wrong_connector_stops)
 
 _WRONG = f"""
-from {wrong_connectors.__name__} import {{name}}
+from {{module}} import {{name}}
 from {studio.__name__} import StudioConformance
 
 class TestIt(StudioConformance):
@@ -42,7 +43,7 @@ _SAME_OUTCOME = "test_the_same_payload_has_the_same_outcome_and_others_have_othe
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
 def test_a_wrong_connector_breaks_its_rule(tmp_path: Path, wrong: type[studio.StudioConnector]) -> None:
     rule: str = wrong.breaks  # type: ignore[attr-defined]  # each has it
-    verdict = judged(tmp_path, _WRONG.format(name=wrong.__name__), rule=rule)
+    verdict = judged(tmp_path, _WRONG.format(module=wrong.__module__, name=wrong.__name__), rule=rule)
     assert verdict.failed == {rule}
     assert not verdict.skipped
 
@@ -50,14 +51,14 @@ def test_a_wrong_connector_breaks_its_rule(tmp_path: Path, wrong: type[studio.St
 # The whole suite takes seconds for each: a few tell whether rules are blamed for one another.
 @pytest.mark.parametrize("wrong", WRONG[::8], ids=lambda wrong: wrong.__name__)
 def test_a_wrong_connector_breaks_no_other_rule(tmp_path: Path, wrong: type[studio.StudioConnector]) -> None:
-    verdict = judged(tmp_path, _WRONG.format(name=wrong.__name__))
+    verdict = judged(tmp_path, _WRONG.format(module=wrong.__module__, name=wrong.__name__))
     assert verdict.failed == {wrong.breaks}  # type: ignore[attr-defined]  # each has it
     assert not verdict.skipped
 
 
 def test_every_rule_has_a_connector_that_breaks_it() -> None:
     rules = {name for name in dir(ConnectorConformance) if name.startswith("test_")}
-    assert rules - {_SAME_OUTCOME} == {wrong.breaks for wrong in WRONG}  # type: ignore[attr-defined]  # each has it
+    assert rules - {_SAME_OUTCOME} == {wrong.breaks for wrong in WRONG}
 
 
 def test_payloads_that_cannot_be_told_apart_are_told(tmp_path: Path) -> None:

@@ -4,10 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from emp_core.endpoints.balancers import Balancer, LeastLoaded, RoundRobin
+from emp_core.endpoints.balancers import LeastLoaded, RoundRobin
 from emp_core.endpoints.endpoint import EndpointState
-
-__all__ = ["WRONG", "NoBalancer"]
 
 
 class NoBalancer:
@@ -170,8 +168,3 @@ class Thorough(LeastLoaded):
         beaten = [sum(other.load > one.load for other in candidates) for one in candidates]
         most = max(beaten)
         return super().choose([one for one, count in zip(candidates, beaten, strict=True) if count == most], kind)
-
-
-WRONG: tuple[type[Balancer], ...] = tuple(
-    one for one in list(globals().values()) if isinstance(one, type) and "breaks" in vars(one)
-)

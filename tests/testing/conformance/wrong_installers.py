@@ -13,8 +13,6 @@ from emp_core.testing.conformance.installer import InstallerConformance, MakeIns
 
 from .notes import FILES, CopyFile, MakeIndex, NotesInstaller, make_source, notes_config
 
-__all__ = ["WRONG", "NotesConformance"]
-
 
 class NotesConformance(InstallerConformance):
     """The suite for a kind of `NotesInstaller`."""
@@ -194,8 +192,3 @@ class ShortSighted(Notes):
     async def verify(self) -> None:
         if not await run_sync((self.folder / FILES[0]).is_file):
             await super().verify()
-
-
-WRONG: tuple[type[Notes], ...] = tuple(
-    one for one in list(globals().values()) if isinstance(one, type) and "breaks" in vars(one)
-)

@@ -1,69 +1,20 @@
-"""Stores that are wrong in one way each. ``breaks`` names the rule that has to say so."""
+"""Stores that are wrong in one way each, in how they keep files. ``breaks`` names the rule that has to say so."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import anyio
 import anyio.lowlevel
-import pytest
 from attrs import evolve
 
-from emp_core.errors import ArtifactExists, ArtifactNotFound, StorageError, StorageUnavailable
+from emp_core.errors import ArtifactExists, ArtifactNotFound, StorageError
 from emp_core.storage.interface import StoredObject
-from emp_core.storage.local import LocalStore
 from emp_core.storage.names import safe_key
-from emp_core.testing.conformance.store import ListPlace, MakeStore, StoreConformance
 
-__all__ = ["WRONG", "KeptStore", "KeptStoreConformance"]
-
-SECRET = "open sesame"
-MIB = 2**20
-
-Data = bytes | AsyncIterable[bytes]
-
-
-class KeptStore(LocalStore):
-    """A store that is right: a folder, with a password."""
-
-    def __init__(self, root: Path, password: str = SECRET) -> None:
-        super().__init__(root)
-        self.password = password
-
-    async def is_there(self, key: str) -> bool:
-        try:
-            await self.stat(key)
-        except ArtifactNotFound:
-            return False
-        return True
-
-
-class KeptStoreConformance(StoreConformance):
-    """The suite for a kind of `KeptStore`."""
-
-    store_class: ClassVar[type[KeptStore]] = KeptStore
-    secrets: ClassVar[tuple[str, ...]] = (SECRET,)
-    big_bytes: ClassVar[int] = 16 * MIB
-    memory_bytes: ClassVar[int] = 8 * MIB
-
-    @pytest.fixture
-    def make_store(self, tmp_path: Path) -> MakeStore:
-        return lambda: self.store_class(tmp_path / "store")
-
-    @pytest.fixture
-    def make_broken_store(self, tmp_path: Path) -> MakeStore:
-        (tmp_path / "file").touch()
-        return lambda: self.store_class(tmp_path / "file" / "store")
-
-    @pytest.fixture
-    def list_place(self, tmp_path: Path) -> ListPlace:
-        async def names() -> list[str]:
-            return [str(path) for path in (tmp_path / "store").rglob("*") if path.is_file()]
-
-        return names
+from .kept import MIB, Data, KeptStore
 
 
 async def chained(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -71,9 +22,6 @@ async def chained(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterat
         yield chunk
     async for chunk in rest:
         yield chunk
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
 
 
 class LosesTheEnd(KeptStore):
@@ -283,170 +231,3 @@ class DeletesOnce(KeptStore):
     async def delete(self, key: str) -> None:
         await self.stat(key)
         await super().delete(key)
-
-
-# -- what is told ------------------------------------------------------------------------------------------------------
-
-
-class KnowsNoPictures(KeptStore):
-    """Knows no picture's media type."""
-
-    breaks: ClassVar = "test_what_is_known_of_a_file_is_kept_with_it"
-
-    async def put(self, key: str, data: Data, *, media_type: str, **how: Any) -> StoredObject:
-        known = "application/octet-stream" if media_type.startswith("image/") else media_type
-        return await super().put(key, data, media_type=known, **how)
-
-
-class OnceKeptForEver(KeptStore):
-    """Keeps a name's retention class when its file is replaced."""
-
-    breaks: ClassVar = "test_what_is_known_follows_an_overwrite"
-
-    async def put(
-        self, key: str, data: Data, *, overwrite: bool = False, retention: str | None = None, **how: Any
-    ) -> StoredObject:
-        if overwrite and retention is None and await self.is_there(key):
-            retention = (await self.stat(key)).retention
-        return await super().put(key, data, overwrite=overwrite, retention=retention, **how)
-
-
-class ListsQuoted(KeptStore):
-    """Lists names as they stand in URLs."""
-
-    breaks: ClassVar = "test_odd_names_are_told_as_they_are"
-
-    async def list_objects(
-        self, prefix: str = "", *, stored_before: datetime | None = None
-    ) -> AsyncIterator[StoredObject]:
-        async for one in super().list_objects(prefix, stored_before=stored_before):
-            yield evolve(one, key=quote(one.key))
-
-
-class ListsFolders(KeptStore):
-    """Takes a prefix for a folder."""
-
-    breaks: ClassVar = "test_what_was_put_is_listed"
-
-    async def list_objects(
-        self, prefix: str = "", *, stored_before: datetime | None = None
-    ) -> AsyncIterator[StoredObject]:
-        folder = f"{prefix.rstrip('/')}/" if prefix else ""
-        async for one in super().list_objects(folder, stored_before=stored_before):
-            yield one
-
-
-class Ageless(KeptStore):
-    """Lists what is young, too."""
-
-    breaks: ClassVar = "test_a_listing_can_be_bounded_by_age"
-
-    async def list_objects(self, prefix: str = "", *, stored_before: Any = None) -> AsyncIterator[StoredObject]:
-        async for one in super().list_objects(prefix):
-            yield one
-
-
-class CountsWhileListing(KeptStore):
-    """Goes on at the next number, and passes over what moved up."""
-
-    breaks: ClassVar = "test_a_listing_may_be_deleted_while_it_is_read"
-
-    async def list_objects(
-        self, prefix: str = "", *, stored_before: datetime | None = None
-    ) -> AsyncIterator[StoredObject]:
-        number = 0
-        while number < len(found := [one async for one in super().list_objects(prefix, stored_before=stored_before)]):
-            yield found[number]
-            number += 1
-
-
-class SignsNothing(KeptStore):
-    """Gives an address that nobody else can use."""
-
-    breaks: ClassVar = "test_a_signed_address_is_one_for_everybody_or_there_is_none"
-
-    async def sign(self, key: str, *, expires_in_s: float) -> str:  # type: ignore[override]
-        return f"file://{self.root / safe_key(key)}?until={expires_in_s}"
-
-
-# -- care --------------------------------------------------------------------------------------------------------------
-
-
-class TakesItAll(KeptStore):
-    """Has a whole stream in memory."""
-
-    breaks: ClassVar = "test_a_big_stream_takes_little_memory"
-
-    async def put(self, key: str, data: Data, **how: Any) -> StoredObject:
-        if isinstance(data, bytes):
-            return await super().put(key, data, **how)
-        safe_key(key)
-        return await super().put(key, b"".join([chunk async for chunk in data]), **how)
-
-
-class KeepsWorking(KeptStore):
-    """Leaves a task behind."""
-
-    breaks: ClassVar = "test_nothing_is_left_open"
-    _task: "asyncio.Task[None] | None" = None
-
-    async def put(self, key: str, data: Data, **how: Any) -> StoredObject:
-        self._task = self._task or asyncio.get_running_loop().create_task(asyncio.sleep(3600))
-        return await super().put(key, data, **how)
-
-
-class ClosesOnce(KeptStore):
-    breaks: ClassVar = "test_closing_twice_is_no_error"
-    _closed = False
-
-    async def aclose(self) -> None:
-        if self._closed:
-            raise RuntimeError("it is closed")
-        self._closed = True
-
-
-class ChecksOnce(KeptStore):
-    """Is in its own way the second time."""
-
-    breaks: ClassVar = "test_a_check_of_a_sound_store_passes"
-    _checked = False
-
-    async def check(self) -> None:
-        await super().check()
-        if self._checked:
-            raise StorageUnavailable("the place for the check is taken", hint="tidy it up")
-        self._checked = True
-
-
-class LeavesItsCheck(KeptStore):
-    """Leaves what it tried the place with."""
-
-    breaks: ClassVar = "test_nothing_unasked_is_left_in_the_place"
-
-    async def check(self) -> None:
-        await super().check()
-        (self.root / "was-here").touch()
-
-
-class NoAdvice(KeptStore):
-    """Does not say what to do."""
-
-    breaks: ClassVar = "test_a_place_that_cannot_be_used_is_unavailable"
-
-    async def check(self) -> None:
-        try:
-            await super().check()
-        except StorageUnavailable as error:
-            raise StorageUnavailable(error.message) from error
-
-
-class Talkative(KeptStore):
-    breaks: ClassVar = "test_secrets_are_never_shown"
-
-    def __repr__(self) -> str:
-        return f"Talkative({str(self.root)!r}, {self.password!r})"
-
-
-WRONG: tuple[type[KeptStore], ...] = tuple(
-    one for one in list(globals().values()) if isinstance(one, type) and "breaks" in vars(one)
-)
