@@ -15,7 +15,7 @@ from emp_core.queue.calls import keeping
 from emp_core.queue.explain import tell_unserved
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
-from emp_core.queue.workers import WorkerView, read_workers
+from emp_core.queue.workers import WorkerReader, WorkerView
 
 __all__ = ["Housekeeping", "Sweep"]
 
@@ -58,6 +58,7 @@ class Housekeeping:
         self.worker_id = worker_id
         self._settings = settings
         self.keeper_s = min(_KEEPER_S, settings.lease_s)
+        self._workers = WorkerReader(self.keys)
         self._sweep = load_script("sweep").bound(self.keys, keeping(settings))
         self._audit = load_script("audit").bound(self.keys, {"events_max": settings.events_max})
 
@@ -123,7 +124,7 @@ class Housekeeping:
 
     async def workers(self) -> list[WorkerView]:
         """The live workers."""
-        return await read_workers(self.client, self.keys)
+        return await self._workers.read(self.client)
 
     async def tell_unserved(self, job_id: str, reasons: Sequence[str]) -> None:
         """Write into a job's events that nobody can run it, and that this was written."""

@@ -31,7 +31,7 @@ from emp_core.queue.machines import MachineView, read_machines
 from emp_core.queue.reading import JobReader
 from emp_core.queue.stream import EventReader
 from emp_core.queue.submitting import Submitter
-from emp_core.queue.workers import WorkerView, read_workers
+from emp_core.queue.workers import WorkerReader, WorkerView
 
 if TYPE_CHECKING:
     from emp_core.plugins.preparing import Preparer
@@ -62,6 +62,7 @@ class JobQueue:
         self._prepare = prepare
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        self._workers = WorkerReader(self.keys)
         self._stack = AsyncExitStack()
         self._parts: _Parts | None = None
         self._submitter: Submitter | None = None
@@ -194,9 +195,8 @@ class JobQueue:
         return await self._open.reader.counts()
 
     async def workers(self) -> list[WorkerView]:
-        """The live workers and what they offer."""
-
-        return await self._open.calls.repeated(lambda: read_workers(self._open.calls.client, self.keys))
+        """The live workers and what they offer. One whose entry cannot be understood is warned of, and left out."""
+        return await self._open.calls.repeated(lambda: self._workers.read(self.client))
 
     async def machines(self) -> list[MachineView]:
         """The machines that speak, and what they say of themselves."""

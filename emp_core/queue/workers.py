@@ -6,14 +6,19 @@ from typing import Any
 
 import cattrs
 from attrs import frozen
+from cattrs import BaseValidationError, transform_error
 from cattrs.gen import make_dict_unstructure_fn
 
 from emp_core.jobs.codec import dumps
 from emp_core.jobs.matching import Capabilities, ModelOffer
+from emp_core.log.logger import get_logger
 from emp_core.queue.keys import Keys
 
-__all__ = ["WorkerView", "decode_worker", "encode_capabilities", "read_workers"]
+__all__ = ["WorkerReader", "WorkerView", "decode_worker", "encode_capabilities"]
 
+log = get_logger("emp.workers")
+
+_TOLD_CHARS = 300
 _converter = cattrs.Converter()
 _compact = cattrs.Converter()
 # A service may have thousands of models: what is as usual is not written.
@@ -58,16 +63,44 @@ def decode_worker(worker_id: str, facts: Mapping[str, str], alive_for_s: float) 
     return WorkerView(worker_id, _converter.structure(values, Capabilities), alive_for_s)
 
 
-async def read_workers(client: Any, keys: Keys) -> list[WorkerView]:
-    """The live workers and what they offer."""
-    ids = await client.zrange(keys.fixed("workers"), 0, -1)
-    async with client.pipeline(transaction=False) as pipe:
-        for worker_id in ids:
-            pipe.hgetall(keys.worker(worker_id, "capabilities"))
-            pipe.pttl(keys.worker(worker_id, "heartbeat"))
-        replies = await pipe.execute()
-    return [
-        decode_worker(worker_id, facts, ttl_ms / 1000)
-        for worker_id, facts, ttl_ms in zip(ids, replies[::2], replies[1::2], strict=True)
-        if facts and ttl_ms > 0
-    ]
+class WorkerReader:
+    """Reads the live workers and what they offer.
+
+    An entry that cannot be understood is left out: that of another version, or one that somebody wrote by hand. It is warned of
+    once, and again when something else is wrong with it.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._warned: dict[str, str] = {}
+
+    async def read(self, client: Any) -> list[WorkerView]:
+        """The live workers. One try: raises what the client raises while Redis is away."""
+        ids = await client.zrange(self._keys.fixed("workers"), 0, -1)
+        async with client.pipeline(transaction=False) as pipe:
+            for worker_id in ids:
+                pipe.hgetall(self._keys.worker(worker_id, "capabilities"))
+                pipe.pttl(self._keys.worker(worker_id, "heartbeat"))
+            replies = await pipe.execute()
+        found: list[WorkerView] = []
+        wrong: dict[str, str] = {}
+        for worker_id, facts, ttl_ms in zip(ids, replies[::2], replies[1::2], strict=True):
+            if not facts or ttl_ms <= 0:
+                continue
+            try:
+                found.append(decode_worker(worker_id, facts, ttl_ms / 1000))
+            except Exception as error:  # whatever is wrong with one worker, the others go on
+                # A hash that is no text came as an exception.
+                wrong[worker_id] = _told(facts if isinstance(facts, Exception) else error)
+        for worker_id, problem in wrong.items():
+            if self._warned.get(worker_id) != problem:
+                log.warning("what a worker says cannot be understood: it is left out", worker=worker_id, error=problem)
+        self._warned = wrong
+        return found
+
+
+def _told(error: Exception) -> str:
+    problems = (
+        transform_error(error) if isinstance(error, BaseValidationError) else [f"{type(error).__name__}: {error}"]
+    )
+    return "; ".join(problems)[:_TOLD_CHARS]
