@@ -31,6 +31,7 @@ __all__ = [
     "encode_spec",
     "from_us",
     "loads",
+    "sendable",
     "to_us",
 ]
 
@@ -72,6 +73,11 @@ def dumps(value: Any) -> str:
         return "".join(_encode(value, 0))
     except RecursionError:
         return _encoder.encode(value)  # which looks whether something holds itself
+
+
+def sendable(text: object, most: int | None = None) -> str:
+    """What a service told as Redis takes it, ``most`` characters of it: what UTF-8 cannot hold becomes a question mark."""
+    return str(text)[:most].encode("utf-8", "replace").decode()
 
 
 def loads(text: str) -> Any:

@@ -23,7 +23,7 @@ from emp_core.errors import (
     StorageUnavailable,
 )
 from emp_core.inputs.taking import InputTaking
-from emp_core.jobs.codec import dumps, encode_error, encode_result
+from emp_core.jobs.codec import dumps, encode_error, encode_result, sendable
 from emp_core.jobs.model import Job, JobError
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
@@ -31,7 +31,7 @@ from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import Finish
 from emp_core.storage.stores import Stores
-from emp_core.worker.contained import is_cancelled
+from emp_core.worker.contained import cancelled_elsewhere, is_cancelled
 from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpuUse
 from emp_core.worker.leases import Held, Leases
@@ -125,8 +125,7 @@ class Attempts:
             elif is_cancelled():
                 raise
             else:
-                # Nobody cancelled us: it awaited something that was cancelled elsewhere. Let through, it would end the slot.
-                failure = RuntimeError("the connector was cancelled by something that it waited for")
+                failure = cancelled_elsewhere()
         else:
             on_end(None)
             return done
@@ -187,7 +186,7 @@ class Attempts:
 
     async def _tell_warning(self, job: Job, message: str) -> None:
         try:
-            await self.warn(job.id, _sendable(message))
+            await self.warn(job.id, sendable(message, _MESSAGE_MAX))
         except AWAY as error:
             log.warning("a job could not be told of trouble: redis is away", job=job.id, error=str(error))
 
@@ -212,7 +211,11 @@ class Attempts:
         outcome = outcome_of(failure, attempt=job.attempt, max_attempts=job.max_attempts, backoff=self.backoff)
         if isinstance(failure, EmpError):
             log.warning(
-                "attempt failed", job=job.id, attempt=job.attempt, code=failure.code, error=_sendable(failure.message)
+                "attempt failed",
+                job=job.id,
+                attempt=job.attempt,
+                code=failure.code,
+                error=sendable(failure.message, _MESSAGE_MAX),
             )
         else:
             log.error("attempt failed unexpectedly", job=job.id, attempt=job.attempt, exc_info=failure)
@@ -290,7 +293,7 @@ def _usage_record(usage: Mapping[str, Any]) -> str:
 
 def _error_text(error: JobError) -> str:
     """An error as it goes into the job, whatever a connector has put into it."""
-    shown = evolve(error, message=_sendable(error.message))
+    shown = evolve(error, message=sendable(error.message, _MESSAGE_MAX))
     try:
         text = encode_error(shown)
         text.encode()
@@ -298,8 +301,4 @@ def _error_text(error: JobError) -> str:
         text = ""
     if text and len(text) <= _MESSAGE_MAX + _DETAILS_MAX:
         return text
-    return encode_error(evolve(shown, details={"details": _sendable(repr(error.details))}))
-
-
-def _sendable(text: object) -> str:
-    return str(text)[:_MESSAGE_MAX].encode("utf-8", "replace").decode()
+    return encode_error(evolve(shown, details={"details": sendable(repr(error.details), _MESSAGE_MAX)}))

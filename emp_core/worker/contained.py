@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 import anyio
 
-__all__ = ["contained", "is_cancelled"]
-
-_ELSEWHERE = "it was cancelled by something that it waited for"
+__all__ = ["cancelled_elsewhere", "contained", "is_cancelled"]
 
 
 def is_cancelled() -> bool:
@@ -17,16 +15,21 @@ def is_cancelled() -> bool:
     return anyio.current_effective_deadline() == -math.inf
 
 
+def cancelled_elsewhere() -> RuntimeError:
+    """What a cancellation is that nobody here asked for: let through, it would end the task's whole group."""
+    return RuntimeError("the plugin's code was cancelled by something that it waited for")
+
+
 @contextmanager
 def contained() -> Iterator[None]:
-    """Runs code of a plugin. What it awaited may have been cancelled elsewhere, which would end this task's whole group.
+    """Runs code of a plugin, of which no cancellation comes that nobody asked for.
 
     Raises:
-        RuntimeError: that is what happened.
+        RuntimeError: what it awaited was cancelled elsewhere.
     """
     try:
         yield
     except asyncio.CancelledError as error:
         if is_cancelled():
             raise
-        raise RuntimeError(_ELSEWHERE) from error
+        raise cancelled_elsewhere() from error

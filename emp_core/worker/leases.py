@@ -6,6 +6,7 @@ from collections.abc import Callable
 import anyio
 from attrs import define
 
+from emp_core.jobs.codec import sendable
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import ClaimedJob, Consumer, Lease, Renewal
@@ -98,7 +99,8 @@ class Leases:
         self._changed = anyio.Event()
         self._renewed = anyio.Event()
         self._emptied = anyio.Event()
-        self._renewed_at = self._looked_at = clock()
+        self._renewed_at = clock()
+        self._looked_at: float | None = None
         self._ahead_s: float | None = None
 
     def __len__(self) -> int:
@@ -151,22 +153,23 @@ class Leases:
         """Take note of progress; it is sent on at most twice a second."""
         held.progress = percent
         if message is not None:
-            held.message = _sendable(message)
+            held.message = sendable(message, _MESSAGE_MAX)
         self._changed.set()
 
     def put_out(self, held: Held, text: str) -> None:
         """Take note of text that the job puts out; it is sent on at most twice a second."""
-        held.text += text.encode("utf-8", "replace").decode()
+        held.text += sendable(text)
         self._changed.set()
 
     def checkpoint(self, held: Held, service_job_id: str) -> None:
         """Take note of the service's id of the run."""
-        held.service_job_id = _sendable(service_job_id)
+        held.service_job_id = sendable(service_job_id, _MESSAGE_MAX)
         self._changed.set()
 
     async def checkpoint_now(self, held: Held, service_job_id: str) -> None:
         """Keep the service's id of the run, and return when Redis has it, however long that takes."""
-        lease = Lease(held.claimed.job.id, held.claimed.token, service_job_id=_sendable(service_job_id))
+        kept = sendable(service_job_id, _MESSAGE_MAX)
+        lease = Lease(held.claimed.job.id, held.claimed.token, service_job_id=kept)
         renewal = await until_done("keeping a checkpoint", lambda: self._consumer.renew([lease]))
         if lease.job_id in renewal.lost:
             held.stop("lost")
@@ -211,8 +214,8 @@ class Leases:
         No call takes as long as a lease, so that a gap as long as that is this process's own.
         """
         now = self._clock()
-        gap_s, self._looked_at = now - self._looked_at, now
-        if gap_s > self._lease_s:
+        before, self._looked_at = self._looked_at, now
+        if before is not None and now - before > self._lease_s:
             log.warning("this process was stopped for longer than its leases hold", jobs=len(self._held))
             self.stop_all("lost")
 
@@ -240,8 +243,3 @@ class Leases:
             elif lease.job_id in renewal.cancelled:
                 held.stop("cancelled")
         self._on_renewal(renewal)
-
-
-def _sendable(text: str) -> str:
-    """A connector's text as Redis takes it: what it does not would end every renewal, and so the worker."""
-    return str(text)[:_MESSAGE_MAX].encode("utf-8", "replace").decode()

@@ -34,6 +34,7 @@ _HEALTH_WHEN_DOWN_S = 2.0
 _HEALTH_LIMIT_S = 10.0
 _STOPS_S = 30.0
 """How long attempts that were cancelled may take to stop the service's work. The worker waits for them anyway."""
+_CANCEL_S = 2.0
 _CONNECT_FIRST_S = 0.5
 _CONNECT_MOST_S = 5.0
 _PAUSE_S = 60.0
@@ -119,6 +120,15 @@ class ServiceRunner:
             return
         with permit:  # an attempt that was stopped from outside says nothing of the service
             await self._run(self.connector, held, scope, lambda failure: self._attempt_ended(permit, failure))
+
+    async def cancel(self, held: Held) -> None:
+        """Have the service stop its work on a job that was cancelled, and stop the attempt."""
+        try:
+            with anyio.move_on_after(_CANCEL_S), contained():
+                await self.connector.cancel_job(held.claimed.job.id)
+        except Exception as error:  # the attempt is stopped all the same
+            log.warning("the connector's cancel_job failed", job=held.claimed.job.id, error=str(error))
+        held.stop("cancelled")
 
     def _attempt_ended(self, permit: Permit, failure: Exception | None) -> None:
         """Failures of the service itself withdraw it until it works again; failures of the job do not."""

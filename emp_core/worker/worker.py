@@ -9,12 +9,11 @@ from typing import Any, Self
 import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
-from attrs import evolve
 
 from emp_core.config import Settings, environment
 from emp_core.errors import ConfigError
 from emp_core.inputs.taking import InputTaking
-from emp_core.jobs.matching import Capabilities, ServiceOffer
+from emp_core.jobs.matching import Capabilities
 from emp_core.jobs.retry import Backoff
 from emp_core.log.logger import get_logger
 from emp_core.plugins.loaded import Plugins
@@ -29,14 +28,13 @@ from emp_core.storage.interface import ArtifactStore
 from emp_core.storage.stores import Stores
 from emp_core.worker.attempt import Attempts
 from emp_core.worker.claimer import Claimer
-from emp_core.worker.contained import contained
 from emp_core.worker.draining import Drain
 from emp_core.worker.finisher import Finisher
 from emp_core.worker.gpus import GpusNow, GpuWatch
 from emp_core.worker.leases import Leases
-from emp_core.worker.machine import machine_resources, with_gpus
 from emp_core.worker.mailbox import Mailbox
 from emp_core.worker.notices import NoticeWatch, notices_of
+from emp_core.worker.offering import Offering
 from emp_core.worker.persistence import until_done
 from emp_core.worker.planning import capacity_of, planned_workers, store_openers
 from emp_core.worker.registrar import Registrar
@@ -45,8 +43,10 @@ from emp_core.worker.services import ServiceRunner
 __all__ = ["Worker", "store_openers"]
 
 log = get_logger("emp.worker")
+
 _FLUSH_S = 5.0
-_FIRST_LOOK_S = 2.0  # that a service may take to be connected before the worker says that it started
+_FIRST_LOOK_S = 2.0
+"""How long a service may take to be connected before the worker says that it started."""
 
 
 class Worker:
@@ -79,9 +79,7 @@ class Worker:
         self._claimed_last = anyio.Event()
         self._leaving = self._left = False
         self._running: anyio.Event | None = None
-        self._resources = machine_resources(settings)
-        self._services: dict[str, ServiceRunner] = {}
-        self._accepting: dict[str, ServiceRunner] = {}
+        self._offering = Offering(self.id, settings, self._drain)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, *, index: int = 0) -> Self:
@@ -159,8 +157,8 @@ class Worker:
             self._consumer,
             settings.machine_id,
             settings.poll_s,
-            free=self._free_slots,
-            capacity=lambda: sum(service.slots.capacity for service in self._services.values()),
+            free=self._offering.free_slots,
+            capacity=self._offering.capacity,
             on_claim=self._claimed,
         )
         self._gpu_watch = GpuWatch(
@@ -176,10 +174,10 @@ class Worker:
             on_job=self._handed,
             is_late=lambda redis_s: self._leaving or self._leases.is_over(redis_s),
             on_taken_back=self._leases.lose,
-            on_return=self._returned,  # what was told meanwhile is lost: look at everything, and say everything
+            on_return=self._returned,
         )
         for binding in self._bindings:
-            service = self._services[binding.service] = ServiceRunner(
+            service = ServiceRunner(
                 binding,
                 self._plugins.connector_class(binding.connector).for_service(binding.config),
                 capacity_of(settings, binding.service),
@@ -189,8 +187,7 @@ class Worker:
                 on_change=self._services_changed,
                 on_free=self._claimer.slot_freed,
             )
-            for required in service.accepts:
-                self._accepting.setdefault(required, service)
+            self._offering.add(service)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -230,15 +227,15 @@ class Worker:
 
     async def _register(self) -> ConfigError | None:
         """Register, once it is known which services take jobs: a job that is submitted now shall not be told otherwise."""
-        for service in self._services.values():
+        for service in self._offering.services.values():
             self._group.start_soon(service.run, name=f"emp service {service.name}")
         with anyio.move_on_after(_FIRST_LOOK_S):
-            for service in self._services.values():
+            for service in self._offering.services.values():
                 await service.looked.wait()
         try:
             with self._drain.before():
                 await self._registrar.register()
-                log.info("worker started", worker=self.id, services=sorted(self._services))
+                log.info("worker started", worker=self.id, services=sorted(self._offering.services))
         except ConfigError as refusal:
             return refusal  # raised outside of the task groups, which would wrap it
         return None
@@ -303,25 +300,7 @@ class Worker:
 
     def capabilities(self) -> Capabilities:
         """What this worker offers now."""
-        settings = self.settings
-        return Capabilities(
-            worker_id=self.id,
-            machine_id=settings.machine_id,
-            services={name: self._offer(service) for name, service in self._services.items()},
-            resources=self._resources,
-            custom=self.settings.capabilities,
-            allow=settings.customers_allow,
-            deny=settings.customers_deny,
-            pool=settings.pool,
-            region=settings.region,
-        )
-
-    def _offer(self, service: ServiceRunner) -> ServiceOffer:
-        # So nobody wakes a worker that takes no more jobs.
-        return evolve(service.offer, withdrawn="the worker is draining") if self._drain.has_begun else service.offer
-
-    def _free_slots(self) -> list[tuple[int, Sequence[str]]]:
-        return [(free, service.accepts) for service in self._services.values() if (free := service.free) > 0]
+        return self._offering.capabilities()
 
     def _claimed(self, claim: Claim) -> None:
         if not claim.registered:
@@ -333,10 +312,10 @@ class Worker:
                 self._begin(claimed)
 
     def _begin(self, claimed: ClaimedJob) -> None:
-        self._accepting[claimed.job.service_required].slots.put(self._leases.hold(claimed), self._group)
+        self._offering.accepting[claimed.job.service_required].slots.put(self._leases.hold(claimed), self._group)
 
     def _handed(self, claimed: ClaimedJob, room: int) -> None:
-        if self._drain.has_begun or self._accepting[claimed.job.service_required].free <= 0:
+        if self._drain.has_begun or self._offering.accepting[claimed.job.service_required].free <= 0:
             self._finisher.release(self._leases.hold(claimed))
         else:
             self._begin(claimed)
@@ -354,7 +333,7 @@ class Worker:
             self._keeper.keep()
 
     def _gpu_changed(self, now: GpusNow) -> None:
-        self._resources = with_gpus(self._resources, self.settings, now)
+        self._offering.gpus_seen(now)
         self._registrar.capabilities_changed()
 
     def _services_changed(self) -> None:
@@ -373,24 +352,21 @@ class Worker:
             case "due":
                 self._keeper.something_is_due()
             case "cancel":
-                self._group.start_soon(self._cancel, rest)
+                self._cancel(rest)
             case "drain":
                 if rest == self._consumer.session:  # else it is for one that died under this name
                     self.drain("told through its inbox")
             case _:
                 log.warning("a message is not understood", word=word)
 
-    async def _cancel(self, job_id: str) -> None:
-        if (held := self._leases.find(job_id)) is None:
-            return
-        try:
-            with anyio.move_on_after(2), contained():
-                await self._accepting[held.claimed.job.service_required].connector.cancel_job(job_id)
-        except Exception as error:  # the attempt is stopped all the same
-            log.warning("the connector's cancel_job failed", job=job_id, error=str(error))
-        held.stop("cancelled")
+    def _cancel(self, told: str) -> None:
+        job_id, _, token = told.partition(" ")  # older programs tell no token
+        held = self._leases.find(job_id)
+        if held is not None and token in ("", held.claimed.token):  # else it came late, for a run before this one
+            self._group.start_soon(self._offering.accepting[held.claimed.job.service_required].cancel, held)
 
     def _returned(self) -> None:
+        """The link is back. What was told meanwhile is lost: look at everything, and say everything."""
         self._registrar.tell_again()
         self._claimer.wake()
 

@@ -18,6 +18,7 @@ from emp_core.jobs.codec import (
     encode_result,
     encode_spec,
     from_us,
+    sendable,
     to_us,
 )
 from emp_core.jobs.model import Artifact, Destination, Job, JobError, JobSpec
@@ -259,3 +260,16 @@ def test_a_result_has_its_artifacts_by_reference():
             }
         ],
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "most", "sent"),
+    [
+        ("naïve ☕", None, "naïve ☕"),
+        ("half \ud83d a cup", None, "half ? a cup"),
+        ("long", 3, "lon"),
+        (None, 9, "None"),
+    ],
+)
+def test_what_a_service_tells_is_sent_as_far_as_utf_8_can_hold_it(told: object, most: int | None, sent: str):
+    assert sendable(told, most) == sent

@@ -48,9 +48,10 @@ class Renewals:
 
 
 @asynccontextmanager
-async def kept(consumer: Consumer) -> AsyncIterator[tuple[Leases, Time, Renewals]]:
+async def kept(consumer: Consumer, *, after_s: float = 0.0) -> AsyncIterator[tuple[Leases, Time, Renewals]]:
     time, renewals = Time(), Renewals()
     leases = Leases(consumer, LEASE_S, on_renewal=renewals, clock=time)
+    time.now += after_s
     async with anyio.create_task_group() as group:
         group.start_soon(leases.run)
         await renewals.reach(1)
@@ -71,6 +72,15 @@ async def test_a_lease_that_ended_while_the_process_stood_still_is_not_taken_up_
         await renewals.reach(2)
         assert held.stopped == "lost"
         assert await hand.finish(claimed) == (-1, "active")
+
+
+async def test_a_worker_that_waited_long_before_it_began_did_not_stand_still(
+    hands: Hands, caplog: pytest.LogCaptureFixture
+):
+    """As while Redis was away, or another process had its name."""
+    hand = await hands()
+    async with kept(hand.consumer, after_s=2 * LEASE_S):
+        assert not [record for record in caplog.records if record.name == "emp.leases"]
 
 
 async def test_a_process_that_stood_still_in_mid_call_does_not_take_its_leases_for_renewed(

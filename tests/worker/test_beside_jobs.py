@@ -58,7 +58,7 @@ async def test_a_connector_may_take_more_jobs_than_before(
     """Whether or not something else has changed, too."""
     steering.jobs_at_once = 1
     running = await start_worker(steered_binding(steering))
-    service = running.worker._services["steered"]
+    service = running.worker._offering.services["steered"]
     await queue.submit_many([JobSpec("steered") for _ in range(3)])
     first = await steering.next()
     steering.jobs_at_once, steering.info = 3, ServiceInfo("steered", version)
@@ -76,7 +76,7 @@ async def test_what_the_operator_says_of_jobs_at_once_stays(
 ) -> None:
     running = await start_worker(steered_binding(steering), concurrency=("steered=2",))
     steering.jobs_at_once = 9
-    service = running.worker._services["steered"]
+    service = running.worker._offering.services["steered"]
     service._look.set()
     job = await queue.submit(JobSpec("steered"))
     (await steering.next()).complete()
@@ -101,7 +101,7 @@ async def test_a_connector_that_rests_gets_no_jobs_until_it_has_rested(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ) -> None:
     running = await start_worker(steered_binding(steering))
-    service = running.worker._services["steered"]
+    service = running.worker._offering.services["steered"]
     service.connector.rest(0.5, "the rate limit is met")
     assert service.offer.withdrawn == "the rate limit is met"
     began = anyio.current_time()
@@ -115,7 +115,7 @@ async def test_a_service_that_is_busy_rests_for_as_long_as_it_said(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ) -> None:
     running = await start_worker(steered_binding(steering))
-    service = running.worker._services["steered"]
+    service = running.worker._offering.services["steered"]
     job = await queue.submit(JobSpec("steered", max_attempts=1))
     (await steering.next()).fail(RateLimited("slow down", retry_after_s=60.0))
     assert (await queue.wait(job.id, timeout=10)).status == "failed"

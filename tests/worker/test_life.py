@@ -74,7 +74,7 @@ async def test_a_service_that_gets_a_slot_back_takes_the_next_job_while_another_
     busy = await steering.next()
     await until(lambda: offers(queue, running.id, " two "))
     other_steering.health = Health(ok=False, reason="it is gone")
-    running.worker._services["two"]._look.set()
+    running.worker._offering.services["two"]._look.set()
     await until(lambda: is_withdrawn(queue, "two"))
     busy.complete()
     await anyio.wait_all_tasks_blocked()

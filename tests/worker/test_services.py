@@ -116,7 +116,7 @@ async def test_a_connector_that_was_cancelled_by_something_that_it_waited_for_en
             await runner.looked.wait()
         offered.append(runner.offer.withdrawn)
         group.cancel_scope.cancel()
-    assert offered == ["RuntimeError: it was cancelled by something that it waited for"]
+    assert offered == ["RuntimeError: the plugin's code was cancelled by something that it waited for"]
 
 
 async def test_a_service_that_says_what_json_cannot_hold_takes_jobs_all_the_same(

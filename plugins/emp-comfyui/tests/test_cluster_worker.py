@@ -191,7 +191,7 @@ async def test_it_takes_as_many_jobs_as_there_are_servers(
 ) -> None:
     async with fakes("a", "b", "c") as servers:
         running = await start_worker(cluster_of(servers.environ(tmp_path, EMP_COMFYUI_JOBS_PER_SERVER="2")))
-        service = running.worker._services["comfyui"]
+        service = running.worker._offering.services["comfyui"]
         assert service.slots.capacity == 6
         await servers["c"].kill()
         connector = service.connector
