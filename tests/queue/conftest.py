@@ -1,5 +1,10 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
 import pytest
 
+from emp_core.queue.embedded import stop
 from emp_core.queue.queue import JobQueue
 
 from .hands import Hands, put
@@ -18,3 +23,10 @@ async def known_lane(queue: JobQueue, hands: Hands) -> None:
     hand = await hands()
     await hand.finish(await hand.take_one())
     await hand.consumer.retire()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """The folder of an embedded Redis, which ends with the test."""
+    yield tmp_path / "data"
+    anyio.run(stop, tmp_path / "data")
