@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 from attrs import frozen
 from emp_comfyui.cluster.pool import ComfyUIServerPool
 from emp_comfyui.cluster.server import ComfyUIServer
@@ -54,3 +55,9 @@ class Fakes:
 async def fakes(*names: str, **how: Any) -> AsyncIterator[Fakes]:
     async with contextlib.AsyncExitStack() as stack:
         yield Fakes({name: await stack.enter_async_context(FakeComfyUI(**how)) for name in names})
+
+
+async def until(met: Callable[[], bool]) -> None:
+    with anyio.fail_after(60):
+        while not met():  # noqa: ASYNC110 - states of a pool have no event to wait for
+            await anyio.sleep(0.01)

@@ -149,3 +149,13 @@ def one_image(color: int = 255, prefix: str = "out") -> Graph:
 
 def slow_image(steps: int = 4, **inputs: Any) -> Graph:
     return {"1": slow(steps, **inputs), "2": save("1", "slow")}
+
+
+def checkpoint_image(ckpt_name: str) -> Graph:
+    """A picture out of a checkpoint's VAE."""
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ckpt_name}},
+        "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0], "vae": ["1", 2]}},
+        "4": save("3"),
+    }

@@ -22,9 +22,8 @@ from emp_core.storage.local import LocalStore
 from emp_core.testing.steered import steered_plugins
 from emp_core.testing.workers import WorkerStarter
 
-from .clusters import fakes
-from .rig import one_image, slow_image
-from .test_cluster_pool import checkpoint_image, until
+from .clusters import fakes, until
+from .rig import checkpoint_image, one_image, slow_image
 
 
 def cluster_of(environ: Mapping[str, str]) -> ServiceBinding:
