@@ -2,8 +2,6 @@
 
 import base64
 import json
-import re
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +10,8 @@ import anyio
 import attrs
 from emp_comfyui.testing import FakeComfyUI, png
 from emp_comfyui.testing.recording import Recording, renamed
+
+from .sameness import Sameness, are_tensors, is_earlier, shape, stripped
 
 _BARRIER = b"nothing before this?"
 
@@ -65,15 +65,13 @@ class RecordedSession:
         ``patience_s`` is how long a frame is waited for when nothing is left that could cause it.
         """
         self.recording = recording
-        self.sampled = sampled
+        self.same = Sameness(sampled)
         self._patience_s = patience_s
         self.time = SteppedTime()
-        self.names: dict[str, str] = {}
         self.clients: dict[str, SocketClient] = {}
         self.differences: list[str] = []
         self.compared = 0
         self._orders: list[list[str]] = []
-        self._temp_tags: dict[str, str] = {}
         self._seen_client_ids: set[str | None] = set()
 
     async def run(self, before: Callable[[FakeComfyUI], None] | None = None) -> None:
@@ -180,26 +178,21 @@ class RecordedSession:
 
     async def _receive(self, place: int, event: Mapping[str, Any]) -> None:
         client = self.clients[event["client"]]
-        recorded = self._plain_frame(event)
+        recorded = self.same.frame(event)
         while True:
             try:
                 message = await self._next_frame(client)
             except TimeoutError:
                 self._differs(place, f"frame for {event['client']}", recorded, "nothing")
                 return
-            got = self._plain_message(message)
+            got = self.same.message(message)
             if event["opcode"] == "text" and message.type is aiohttp.WSMsgType.TEXT:
-                self._learn(json.dumps(event["json"]), message.data)
-            if got == recorded or not (client.reconnected and _is_earlier(got, recorded)):
+                self.same.learn(json.dumps(event["json"]), message.data)
+            if got == recorded or not (client.reconnected and is_earlier(got, recorded)):
                 break
         self.compared += 1
         if got != recorded:
             self._differs(place, f"frame for {event['client']}", recorded, got)
-
-    def _learn(self, recorded: str, own: str) -> None:
-        """Take note of what has another name here: the random part of temp names, ids that the server made up."""
-        self._temp_tags.update(zip(re.findall(_TEMP_TAG, recorded), re.findall(_TEMP_TAG, own), strict=False))
-        self.names.update(zip(re.findall(_MADE_UP_SID, recorded), re.findall(_MADE_UP_SID, own), strict=False))
 
     async def _next_frame(self, client: SocketClient) -> aiohttp.WSMessage:
         """The client's next frame; time passes only while there is none.
@@ -269,14 +262,14 @@ class RecordedSession:
         if "failed" in event:
             await self._failing(place, request)
             return
-        path = self._outgoing(request["path"])
+        path = self.same.outgoing(request["path"])
         await self._wait_for_state(place, path)
         if path == "/interrupt" and self._was_lost(place):
             self.server.faults = attrs.evolve(self.server.faults, lost_interrupts=1)
         if request["method"] == "POST" and path.endswith("/prompt"):
             self._orders.append(self._recorded_order(place))
         headers = self._own_host(request.get("headers") or {})
-        params = {key: self._outgoing(value) for key, value in (request.get("query") or {}).items()}
+        params = {key: self.same.outgoing(value) for key, value in (request.get("query") or {}).items()}
         url = _address(self.server.url, path, params)
         async with self.session.request(
             request["method"], url, headers=headers, data=self._body(request.get("body"))
@@ -284,7 +277,7 @@ class RecordedSession:
             raw = await response.read()
         answer = self.recording.answered_json(place)
         if isinstance(answer, dict) and "prompt_id" in answer and response.status == 200:
-            self.names[answer["prompt_id"]] = json.loads(raw)["prompt_id"]
+            self.same.names[answer["prompt_id"]] = json.loads(raw)["prompt_id"]
         self._compare_answer(place, response, raw)
 
     async def _failing(self, place: int, request: Mapping[str, Any]) -> None:
@@ -328,21 +321,12 @@ class RecordedSession:
 
     def _body(self, body: Mapping[str, Any] | None) -> Any:
         if body is not None and body["kind"] == "json":
-            return json.dumps(renamed(body["json"], self.names))
+            return json.dumps(renamed(body["json"], self.same.names))
         return _sent(body)
 
     def _own_host(self, headers: Mapping[str, str]) -> dict[str, str]:
         own = f"127.0.0.1:{self.server.port}"
         return {key: value.replace("127.0.0.1:8199", own) for key, value in headers.items()}
-
-    def _outgoing(self, text: str) -> str:
-        """A recorded path or parameter with the fake's ids and the random part of its temp names."""
-        for recorded, own in self.names.items():
-            if len(recorded) > 8:
-                text = text.replace(recorded, own)
-        for tag in re.findall(_TEMP_TAG, text):
-            text = text.replace(tag, self._temp_tags.get(tag, tag))
-        return text
 
     def _compare_answer(self, place: int, response: aiohttp.ClientResponse, raw: bytes) -> None:
         self.compared += 1
@@ -352,17 +336,17 @@ class RecordedSession:
             self._differs(place, "answer", (recorded["status"], kinds[0]), (response.status, kinds[1], raw[:300]))
             return
         for header in ("Content-Disposition", "Accept-Ranges", "Allow"):
-            expected, got = (_stripped(each.get(header)) for each in (recorded["headers"], response.headers))
+            expected, got = (stripped(each.get(header)) for each in (recorded["headers"], response.headers))
             if expected != got:
                 self._differs(place, header, expected, got)
         body = recorded.get("body") or {"kind": "empty"}
-        if self.sampled and self.recording.events[place]["request"]["method"] == "GET":
+        if self.same.sampled and self.recording.events[place]["request"]["method"] == "GET":
             return
         if body["kind"] == "json":
             path = self.recording.events[place]["request"]["path"]
-            expected, got = self._plain(body["json"]), self._plain(json.loads(raw))
+            expected, got = self.same.value(body["json"]), self.same.value(json.loads(raw))
             if path.endswith(("/system_stats", "/experiment/models")):
-                expected, got = _shape(expected), _shape(got)
+                expected, got = shape(expected), shape(got)
             if expected != got:
                 self._differs(place, "body", expected, got)
         elif body["kind"] == "binary":
@@ -376,42 +360,8 @@ class RecordedSession:
                 self._differs(
                     place, "picture", (png.size(recorded), png.texts(recorded)), (png.size(got), png.texts(got))
                 )
-        elif recorded[:3] != got[:3] and not _are_tensors(recorded, got):
+        elif recorded[:3] != got[:3] and not are_tensors(recorded, got):
             self._differs(place, "file", recorded[:12], got[:12])
-
-    # What is the same in every run.
-
-    def _plain_message(self, message: aiohttp.WSMessage) -> Any:
-        if message.type is aiohttp.WSMsgType.TEXT:
-            return self._plain(json.loads(message.data))
-        if message.type is aiohttp.WSMsgType.BINARY:
-            return self._plain_binary(message.data)
-        if message.type is aiohttp.WSMsgType.PONG:
-            return "pong"
-        return message.type.name
-
-    def _plain_frame(self, event: Mapping[str, Any]) -> Any:
-        if event["opcode"] == "pong":
-            return "pong"
-        if event.get("json") is not None:
-            frame = event["json"]
-            sid = frame["data"].get("sid")
-            if sid is not None and not sid.startswith(("client", "me")):
-                return self._plain({**frame, "data": {**frame["data"], "sid": "made up"}})
-            return self._plain(frame)
-        return self._plain_binary(base64.b64decode(event["base64"]))
-
-    def _plain_binary(self, frame: bytes) -> Any:
-        (kind,) = struct.unpack_from(">I", frame)
-        if kind == 4:
-            (length,) = struct.unpack_from(">I", frame, 4)
-            metadata = self._plain(json.loads(frame[8 : 8 + length]))
-            return (kind, metadata, frame[8 + length :][:3])
-        return (kind, frame[4:11]) if kind == 1 else (kind, frame[4:])
-
-    def _plain(self, value: Any) -> Any:
-        plain = _stripped(renamed(value, self.names))
-        return _unnumbered(plain) if self.sampled else plain
 
 
 def _address(base: str, path: str, params: dict[str, str]) -> Any:
@@ -435,66 +385,3 @@ def _sent(body: Mapping[str, Any] | None) -> Any:
             data = base64.b64decode(part.get("base64", ""))
             form.add_field(part["name"], data, filename=part["filename"], content_type=part["content_type"])
     return form
-
-
-_UNORDERED = ("executed", "current_outputs")
-_TEMP_TAG = r"ComfyUI_temp_([a-z]{5})_"
-_MADE_UP_SID = r'"sid": "([0-9a-f]{32})"'
-_WORDS = ("tooltip", "description", "output_tooltips")
-
-
-def _stripped(value: Any) -> Any:
-    """The value without what differs from run to run, or is another's wording."""
-    if isinstance(value, str):
-        return _stripped_text(value)
-    if isinstance(value, list):
-        return [_stripped(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    plain: dict[str, Any] = {}
-    for key, each in value.items():
-        if key in _WORDS or (key == "sid" and len(each) == 32):
-            plain[key] = "made up" if key == "sid" else None
-        elif key in _UNORDERED and isinstance(each, list):
-            plain[key] = sorted(each)
-        elif key in ("timestamp", "traceback"):
-            plain[key] = type(each).__name__
-        else:
-            plain[_stripped_text(key)] = _stripped(each)
-    return {key: each for key, each in plain.items() if key not in _WORDS}
-
-
-def _stripped_text(text: str) -> str:
-    if text.startswith("tensor("):
-        return "tensor"
-    if text.startswith("**** ERROR: Saving image outside"):
-        return text.splitlines()[0]
-    text = re.sub(r"cannot identify image file '.*'", "cannot identify image file", text)
-    return re.sub(r"ComfyUI_temp_[a-z]{5}_", "ComfyUI_temp_xxxxx_", text)
-
-
-def _unnumbered(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: 0 if key == "number" else _unnumbered(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_unnumbered(each) for each in value]
-    return re.sub(r"_[0-9]{5}_", "_00000_", value) if isinstance(value, str) else value
-
-
-def _is_earlier(got: Any, recorded: Any) -> bool:
-    """A report of a step that the recorded client missed while it was away."""
-    reports = ("progress", "progress_state")
-    return isinstance(got, dict) and got.get("type") in reports and got != recorded
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _shape(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_shape(value[0])] if value and not isinstance(value[0], str) else "list"
-    return type(value).__name__
-
-
-def _are_tensors(recorded: bytes, got: bytes) -> bool:
-    """Tensors: eight bytes of length, then a JSON header."""
-    return recorded[8:10] == got[8:10] == b'{"'
