@@ -23,11 +23,17 @@ def workers_from(types: str | None) -> list[Worker]:
     return Worker.all_from_env({**environment(), **({} if types is None else {"WORKERS": types})})
 
 
-async def serve(workers: Sequence[Worker], on_ready: Callable[[], None]) -> None:
-    """Run the workers until all of them have ended. What ends one of them by an error ends the others, too."""
+async def serve(workers: Sequence[Worker], on_ready: Callable[[], None], *, on_start: Callable[[Worker], None]) -> None:
+    """Run the workers until all of them have ended. What ends one of them by an error ends the others, too.
+
+    Args:
+        on_ready: told when all of them work.
+        on_start: told of each that works, before the next one starts.
+    """
     async with anyio.create_task_group() as group:
         for worker in workers:
             await group.start(_run, worker, name=f"emp worker {worker.id}")
+            on_start(worker)
         on_ready()
 
 

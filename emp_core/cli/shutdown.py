@@ -1,7 +1,8 @@
 """Signals to a process that runs workers: the first drains, the second stops at once, the third leaves everything."""
 
+import math
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import anyio
@@ -13,7 +14,7 @@ __all__ = ["Drainable", "Shutdown"]
 
 
 _ONE_S = 0.3
-"""Twice the same signal within this time is once: a terminal sends it, and a parent passes it on, too."""
+"""Signals within this time of one are the same one: a terminal sends it, and a parent passes it on, or its own."""
 
 
 class Drainable(Protocol):
@@ -31,20 +32,26 @@ class Drainable(Protocol):
 class Shutdown:
     """Runs something until it ends or signals end it.
 
-    Until `look_after` was called there are no jobs to care for: the first signal ends everything.
+    Until there is somebody to look after there are no jobs to care for: the first signal ends everything.
     """
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
-        self._workers: Sequence[Drainable] = ()
+        self._workers: list[Drainable] = []
         self._first: signal.Signals | None = None
         self._count = 0
-        self._last: signal.Signals | None = None
-        self._last_s = 0.0
+        self._last_s = -math.inf
 
-    def look_after(self, workers: Sequence[Drainable]) -> None:
-        """From now on these workers are told."""
-        self._workers = workers
+    def look_after(self, worker: Drainable) -> None:
+        """From now on it is told of signals, and at once of one that came while others were looked after."""
+        self._workers.append(worker)
+        self._tell(worker)
+
+    def _tell(self, worker: Drainable) -> None:
+        if self._count > 1:
+            worker.stop()
+        elif self._first is not None:
+            worker.drain(self._first.name)
 
     async def run(self, body: Callable[[], Awaitable[None]]) -> int:
         """Run ``body``; gives the exit code: 130 after Ctrl-C, 0 after any other end."""
@@ -63,21 +70,20 @@ class Shutdown:
     def _heed(self, number: signal.Signals, scope: anyio.CancelScope) -> None:
         self._first = self._first or number
         now_s = anyio.current_time()
-        if number is self._last and now_s - self._last_s < _ONE_S:
+        if now_s - self._last_s < _ONE_S:
             return
-        self._last, self._last_s = number, now_s
+        self._last_s = now_s
         self._count += 1
         if not self._workers or self._count > 2:
             note(f"{number.name}: leaving.")
             scope.cancel()
-        elif self._count == 1:
+            return
+        if self._count == 1:
             note(f"{number.name}: jobs that run get up to {self._grace_s:g} s; once more stops them at once.")
-            for worker in self._workers:
-                worker.drain(number.name)
         else:
             note(f"{number.name}: jobs that run are stopped and given back.")
-            for worker in self._workers:
-                worker.stop()
+        for worker in self._workers:
+            self._tell(worker)
 
 
 def _signals() -> list[signal.Signals]:

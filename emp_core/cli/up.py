@@ -48,10 +48,9 @@ def up(types: tuple[str, ...], show_password: bool, as_json: bool) -> int:
         async with hub_of(settings) as hub:
 
             def ready() -> None:
-                shutdown.look_after(workers)
                 _say_ready(hub, workers, settings, show_password=show_password, as_json=as_json)
 
-            await serve(workers, ready)
+            await serve(workers, ready, on_start=shutdown.look_after)
 
     return anyio.run(shutdown.run, body)
 

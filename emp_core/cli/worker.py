@@ -45,10 +45,9 @@ def worker(types: tuple[str, ...], option: str | None, as_json: bool) -> int:
             url = shown_url(hub.url)
 
             def ready() -> None:
-                shutdown.look_after(workers)
                 lines = [f"Redis      {url}", *worker_lines(workers), "Ready."]
                 emit({"redis": {"url": url}, "workers": described(workers)}, "\n".join(lines), as_json=as_json)
 
-            await serve(workers, ready)
+            await serve(workers, ready, on_start=shutdown.look_after)
 
     return anyio.run(shutdown.run, body)

@@ -72,7 +72,7 @@ def run(order: dict[str, Any]) -> None:
     shutdown = Shutdown(settings.grace_s)
 
     async def body() -> None:
-        await serve([worker], lambda: shutdown.look_after([worker]))
+        await serve([worker], lambda: None, on_start=shutdown.look_after)
 
     anyio.run(shutdown.run, body)
 

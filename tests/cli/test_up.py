@@ -103,6 +103,29 @@ def test_the_first_signal_lets_jobs_end_and_the_second_gives_them_back(hub: Hub,
         assert on_hub("jobs", "cancel", long, environ=own).code == 0
 
 
+def test_a_signal_while_other_workers_of_the_process_still_start_lets_jobs_end(
+    redis_url: str, emp: Emp, tmp_path: Path
+):
+    own = {"HUB_REDIS_URL": redis_url, "EMP_NAMESPACE": "{test-cli-starting}:", "MACHINE_ID": "box"}
+    heartbeat = "{test-cli-starting}:worker:two-1@box:heartbeat"
+    with Redis.from_url(redis_url, protocol=2) as client:
+        client.set(heartbeat, "of a namesake", px=60_000)
+        with running("worker", "echo:2", "--json", environ=environ_of(tmp_path, WORKER_ID="two", **own)) as worker:
+            said_until(worker, "another process has this worker's name")
+            job = emp("submit", "echo", "-p", "$echo.seconds=1", "--json", environ=own).data["id"]
+            with running("jobs", "watch", job, "--json", environ=environ_of(tmp_path, **own)) as watch:
+                assert watch.stdout is not None
+                while json.loads(watch.stdout.readline())["data"]["event"] != "claimed":
+                    pass
+            worker.terminate()
+            said_until(worker, "SIGTERM: jobs that run get up to 30 s")
+            assert emp("jobs", "wait", job, "--timeout", "10", environ=own).code == 0
+            client.delete(heartbeat)
+            worker.communicate(timeout=20)
+            assert worker.returncode == 0
+        client.unlink(*client.scan_iter(match="{test-cli-starting}:*", count=1000))
+
+
 def test_a_signal_while_it_waits_for_redis_ends_it(tmp_path: Path):
     environ = environ_of(tmp_path, HUB_REDIS_URL="redis://127.0.0.1:1")
     with running("worker", "echo", environ=environ) as worker:

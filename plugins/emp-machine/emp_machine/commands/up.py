@@ -63,7 +63,7 @@ def up(manager: str | None, env_file: Path | None, as_json: bool) -> int:
                 tell=tell,
                 note=(lambda _: None) if as_json else lambda line: note(clean(line)),
             )
-            shutdown.look_after([machine])
+            shutdown.look_after(machine)
 
             def ready() -> None:
                 emit(_shown(machine, kept_by), lambda: _text(machine, kept_by), as_json=as_json)
