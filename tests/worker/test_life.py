@@ -176,7 +176,7 @@ async def test_a_scheduled_job_begins_when_it_is_due(queue: JobQueue, start_work
 
 
 async def test_a_name_that_is_taken_is_refused(start_worker: WorkerStarter):
-    await start_worker(name="same", lease_s=0.5)
+    await start_worker(name="same", lease_s=60.0)
     with pytest.raises(ConfigError, match="a worker same@test is alive already"):
         await start_worker(name="same", lease_s=0.5)
 

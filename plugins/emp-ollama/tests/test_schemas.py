@@ -71,7 +71,7 @@ async def test_a_schema_that_takes_for_ever_is_given_up_and_holds_up_nothing(
             with pytest.raises(InvalidJob, match="cannot be told"):
                 await problems_of(value, schema)
         group.cancel_scope.cancel()
-    assert went_on > 10
+    assert went_on > 1
 
 
 async def test_a_schema_that_leads_back_to_itself_is_told() -> None:
