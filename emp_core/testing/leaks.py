@@ -19,6 +19,7 @@ _READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "string": lambda pipe, key: pipe.get(key),
     "hash": lambda pipe, key: pipe.hgetall(key),
     "list": lambda pipe, key: pipe.lrange(key, 0, -1),
+    "set": lambda pipe, key: pipe.smembers(key),
     "zset": lambda pipe, key: pipe.zrange(key, 0, -1, withscores=True),
     "stream": lambda pipe, key: pipe.xlen(key),
 }
@@ -215,6 +216,14 @@ def _parked(found: Snapshot, customer: str) -> Iterator[str]:
     for lane in found.hash(f"parked:{customer}"):
         if f"lane:{lane}:line:{customer}" not in found.values:
             yield f"has a turn in {lane} and no line"
+        if customer not in found.values.get(f"lane:{lane}:parked", ()):
+            yield f"has a turn in {lane}, which does not name the customer"
+
+
+def _lane_parked(found: Snapshot, lane: str) -> Iterator[str]:
+    for customer in found.values[f"lane:{lane}:parked"]:
+        if lane not in found.hash(f"parked:{customer}"):
+            yield f"names {customer!r}, which has no turn set aside in the lane"
 
 
 def _of_workers(found: Snapshot, which: str) -> Iterator[str]:
@@ -245,6 +254,7 @@ OWNERS: tuple[tuple[str, Callable[..., Iterator[str]]], ...] = (
     (r"lanes:heads", _heads),
     (r"lane:([^:]+)", _lane),
     (r"lane:([^:]+):workers", _lane_workers),
+    (r"lane:([^:]+):parked", _lane_parked),
     (r"(?s:lane:([^:]+):line:(.*))", _line),
     (r"customers:active", _customers_active),
     (r"customers:waiting", _customers_waiting),

@@ -236,6 +236,16 @@ class QueueMachine(RuleBasedStateMachine):
         if sweep:
             self.sweep("first")
 
+    @rule()
+    def let_empty_lanes_go(self) -> None:
+        lanes: Any = self.client.zrange(self.key("lanes_empty"), 0, -1)
+        self.client.zadd(self.key("lanes_empty"), dict.fromkeys(["none", *lanes], 1), xx=True)
+        self.sweep("first")
+        assert not self.client.exists(self.key("lanes_empty"))
+        # The workers hear that they are gone, and say again that they serve them once they are back.
+        for name, served in SERVED.items():
+            self.call(self.consumers[name].set_lanes, dict.fromkeys(served, 0.0), [], reset=False)
+
     @rule(worker=st.sampled_from(list(SERVED)))
     def end_and_begin_again(self, worker: str) -> None:
         self.script = "retire"

@@ -20,6 +20,7 @@ local function audit_waiting(id, facts)
   local known = redis.call('HEXISTS', lanes_key, facts.lane) == 1
   local parked = redis.call('HEXISTS', prefix .. 'parked:' .. facts.customer, facts.lane) == 1
   if not (listed and lined and known and (turned or parked)) then
+    redis.call(parked and 'SADD' or 'SREM', prefix .. 'lane:' .. facts.lane .. ':parked', facts.customer)
     open_lane(facts.lane, facts.requirement, now)
     enter_line(id, facts.lane, facts.customer, facts.arrival)
     note(id, facts, 'pending without a place')

@@ -182,6 +182,7 @@ if customer_cap ~= '0' then
     local running = (redis.call('HGET', customers_active_key, customer) or 0) + (begun_by_customer[customer] or 0)
     if running >= cap then
       redis.call('HSET', prefix .. 'parked:' .. customer, found.lane, found.turn)
+      redis.call('SADD', prefix .. 'lane:' .. found.lane .. ':parked', customer)
       drop_turn(found.lane, customer)
       heads[found.lane] = found.other and redis.call('ZSCORE', turns_of(found.lane), found.other) or false
     end

@@ -137,36 +137,8 @@ for index, keep_ms in pairs({
   end
 end
 
--- Whether the jobs of customers at their cap wait in a lane in which nobody has a turn.
-local function has_parked(lane)
-  for _, customer in ipairs(redis.call('HKEYS', customers_active_key)) do
-    if redis.call('HEXISTS', prefix .. 'parked:' .. customer, lane) == 1 then
-      return true
-    end
-  end
-  return false
-end
-
--- Those who serve it must know that it is gone: should it come back, they have to say again that they do.
-local function drop_lane(lane)
-  local serving = prefix .. 'lane:' .. lane .. ':workers'
-  for _, name in ipairs(redis.call('ZRANGE', serving, 0, -1)) do
-    redis.call('ZREM', prefix .. 'worker:' .. name .. ':lanes', lane)
-    tell(name, 'gone ' .. lane)
-  end
-  redis.call('DEL', serving)
-  redis.call('HDEL', lanes_key, lane)
-end
-
 for _, lane in ipairs(redis.call('ZRANGEBYSCORE', lanes_empty_key, '-inf', us(now - lane_idle_us), 'LIMIT', 0, batch)) do
-  if has_parked(lane) then
-    redis.call('ZADD', lanes_empty_key, us(now), lane)
-  else
-    redis.call('ZREM', lanes_empty_key, lane)
-    if redis.call('EXISTS', turns_of(lane)) == 0 then
-      drop_lane(lane)
-    end
-  end
+  let_go(lane)
 end
 
 write_leaving(now)

@@ -25,6 +25,22 @@ local function open_lane(lane, requirement, now)
   return true
 end
 
+-- Lets a lane go that stands among those without jobs. Says whether it has gone: a turn in it may be set aside.
+local function let_go(lane)
+  redis.call('ZREM', lanes_empty_key, lane)
+  if redis.call('EXISTS', turns_of(lane), prefix .. 'lane:' .. lane .. ':parked') > 0 then
+    return false
+  end
+  -- Those who serve it must know that it is gone: should it come back, they have to say again that they do.
+  local serving = prefix .. 'lane:' .. lane .. ':workers'
+  for _, name in ipairs(redis.call('ZRANGE', serving, 0, -1)) do
+    redis.call('ZREM', prefix .. 'worker:' .. name .. ':lanes', lane)
+    tell(name, 'gone ' .. lane)
+  end
+  redis.call('DEL', serving)
+  return redis.call('HDEL', lanes_key, lane) == 1
+end
+
 -- Puts the first turn of a lane into the index of lanes; without one takes the lane out of it.
 local function put_head(lane, turn, now)
   if turn then
@@ -108,7 +124,9 @@ local function leave_line(id, lane, customer, now)
   local line = line_of(lane, customer)
   redis.call('ZREM', line, id)
   if redis.call('EXISTS', line) == 0 then
-    redis.call('HDEL', prefix .. 'parked:' .. customer, lane)
+    if redis.call('HDEL', prefix .. 'parked:' .. customer, lane) == 1 then
+      redis.call('SREM', prefix .. 'lane:' .. lane .. ':parked', customer)
+    end
     drop_turn(lane, customer)
     set_head(lane, now)
     return
@@ -133,6 +151,7 @@ local function unpark(customer, now)
   end
   redis.call('DEL', parked)
   for i = 1, #turns, 2 do
+    redis.call('SREM', prefix .. 'lane:' .. turns[i] .. ':parked', customer)
     take_turn(turns[i], customer, tonumber(turns[i + 1]))
     wake(turns[i], now, customer)
   end
