@@ -5,7 +5,10 @@
 --- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
 --- rest: per job: a JSON list (id lane requirement customer priority start_at deadline_at idempotency_key digest, then names and values of the hash), payload
 --- returns: JSON [now, then per job code, id, how many workers serve its lane, at least (-1: the lane is new)]
---- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes
+--- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes have jobs
+
+-- So many lanes that should have no jobs are looked at for one that may go.
+local LOOK_MOST = 100
 
 local now = clock()
 local reply = { us(now) }
@@ -34,6 +37,22 @@ end
 -- How many workers serve a lane, at least, once that is known; -1: the lane is new.
 local serving = {}
 
+-- Whether another lane may be. Where there are as many as may be, one goes that has no jobs, the one that had none for longest.
+local function has_room_for_a_lane(now)
+  if redis.call('HLEN', lanes_key) < tonumber(max_lanes) then
+    return true
+  end
+  -- Those which jobs of this call enter have jobs.
+  write_lines(now)
+  for _, lane in ipairs(redis.call('ZRANGE', lanes_empty_key, 0, LOOK_MOST - 1)) do
+    if let_go(lane) then
+      serving[lane] = nil
+      return true
+    end
+  end
+  return false
+end
+
 for _ = 1, tonumber(count) do
   local spec, payload = cjson.decode(ARGV[at]), ARGV[at + 1]
   at = at + 2
@@ -44,7 +63,7 @@ for _ = 1, tonumber(count) do
     answer(same and 0 or -1, first, 0)
   elseif tonumber(max_pending) > 0 and redis.call('ZCARD', pending_key) + #entering_pending / 2 >= tonumber(max_pending) then
     answer(-2, id, 0)
-  elseif is_new and redis.call('HLEN', lanes_key) >= tonumber(max_lanes) then
+  elseif is_new and not has_room_for_a_lane(now) then
     answer(-3, id, 0)
   else
     if is_new then
