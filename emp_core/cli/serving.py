@@ -23,7 +23,9 @@ def workers_from(types: str | None) -> list[Worker]:
     return Worker.all_from_env({**environment(), **({} if types is None else {"WORKERS": types})})
 
 
-async def serve(workers: Sequence[Worker], on_ready: Callable[[], None], *, on_start: Callable[[Worker], None]) -> None:
+async def serve(
+    workers: Sequence[Worker], on_ready: Callable[[], None], *, on_start: Callable[[Worker], None] = lambda _: None
+) -> None:
     """Run the workers until all of them have ended. What ends one of them by an error ends the others, too.
 
     Args:
