@@ -70,7 +70,8 @@ class Registrar:
 
     def forgotten(self) -> None:
         """Redis does not know this worker any more: it was silent for too long, or Redis lost its data."""
-        log.warning("registering again: redis does not know this worker")
+        if not self._reset:  # whoever asks is told, until it is known again
+            log.warning("registering again: redis does not know this worker")
         self._reset = self._resync = True
         self._changed.set()
 

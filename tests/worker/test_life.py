@@ -206,6 +206,18 @@ async def test_a_dead_ones_name_is_waited_for(queue: JobQueue, start_worker: Wor
     assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
 
 
+async def test_a_worker_whose_name_was_taken_over_says_so_once_and_comes_back(
+    queue: JobQueue, start_worker: WorkerStarter, caplog: pytest.LogCaptureFixture
+):
+    await start_worker(name="same", lease_s=0.5)
+    await queue.client.set(queue.keys.worker("same@test", "heartbeat"), "another", px=1200)
+    job = await queue.submit(JobSpec("echo"))
+    assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("registering again" in line for line in said) == 1
+    assert any("took this worker's name over" in line for line in said)
+
+
 # -- cancelling and losing ---------------------------------------------------------------------------------------
 
 
