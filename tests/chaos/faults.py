@@ -9,11 +9,12 @@ from pathlib import Path
 
 import anyio
 
+from emp_core.testing.ports import free_port
 from tests.chaos.clocks import Clock, compiler, make_clock
 from tests.chaos.fleet import nursery
 from tests.chaos.proxy import Proxy, proxy
 from tests.chaos.scene import Fault, Hub, Scene
-from tests.chaos.servers import HOST, Group, Server, cluster, die_with_parent, free_ports, sentinels, server
+from tests.chaos.servers import HOST, Group, Server, cluster, die_with_parent, sentinels, server
 
 _ROOT = Path(__file__).parents[2]
 
@@ -179,7 +180,7 @@ async def go_on(scene: Scene) -> None:
 @asynccontextmanager
 async def a_service(scene: Scene) -> AsyncIterator[None]:
     """A service over HTTP that does the work."""
-    port = free_ports(1)[0]
+    port = free_port()
     scene.service = f"http://{HOST}:{port}"
     running = _Service(scene.folder / "service.log", port)
     scene.hub = Hub(scene.hub.url, scene.hub.view, running)

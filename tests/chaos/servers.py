@@ -2,7 +2,6 @@
 
 import ctypes
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,37 +19,10 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from emp_core.queue.server_binary import find_server
+from emp_core.testing.ports import free_port, free_ports
 
 HOST = "127.0.0.1"
 _START_S = 10.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the system gives to clients; a cluster needs port + 10000, too."""
-    sockets = []
-    try:
-        found: list[int] = []
-        while len(found) < count:
-            probe = socket.socket()
-            sockets.append(probe)
-            probe.bind((HOST, 0))
-            port = 10_000 + probe.getsockname()[1] % 20_000
-            if port not in found and _is_free(port) and _is_free(port + 10_000):
-                found.append(port)
-        return found
-    finally:
-        for probe in sockets:
-            probe.close()
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def die_with_parent() -> None:
@@ -165,7 +137,7 @@ class Server:
 @asynccontextmanager
 async def server(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> AsyncIterator[Server]:
     """One server."""
-    made = Server(folder, free_ports(1)[0], options, environ)
+    made = Server(folder, free_port(), options, environ)
     try:
         await made.start()
         yield made
@@ -301,7 +273,7 @@ async def _until_sentinels_know(watchers: Sequence[Server], replicas: int) -> No
 @asynccontextmanager
 async def cluster(folder: Path, *, replicas: int = 2, tag: str = "emp") -> AsyncIterator[Group]:
     """Three masters; the one that has the tag's slot has replicas, and its failure is noticed within a second or two."""
-    ports = free_ports(3 + replicas)
+    ports = free_ports(3 + replicas, beside=(10_000,))  # where nodes talk to each other
     options = (
         *("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
         *("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0"),

@@ -1,5 +1,4 @@
 import inspect
-import socket
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +27,7 @@ from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
+from emp_core.testing.ports import free_port
 
 from .web import serving
 
@@ -49,9 +49,7 @@ def shout(url: str) -> ShoutConnector:
 
 
 def unused_port_url() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 async def test_a_connector_to_a_simple_service_is_short_and_works():

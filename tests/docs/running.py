@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from anyio.from_thread import start_blocking_portal
 from emp_core import Settings, SyncJobQueue
 from emp_core.cli.main import run as emp
 from emp_core.plugins import preparing
+from emp_core.testing.ports import free_port
 from emp_core.worker.worker import Worker
 
 from .pages import Block
@@ -163,7 +163,7 @@ class Runner:
     @contextlib.contextmanager
     def _background(self, block: Block) -> Iterator[None]:
         service = "url" in block.marks
-        port = {"PORT": str(_free_port())} if service else {}
+        port = {"PORT": str(free_port())} if service else {}
         if service:
             self.environ[block.marks["url"]] = f"http://127.0.0.1:{port['PORT']}"
         log = self._folder / f"background-{block.line}.log"
@@ -273,13 +273,6 @@ def _logs_as_before(*, quiet: bool = False) -> Iterator[None]:
         structlog.configure(**saved)
         if not was_configured:
             structlog.reset_defaults()
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

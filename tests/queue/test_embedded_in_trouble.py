@@ -18,6 +18,7 @@ from emp_core.errors import ConfigError, QueueUnavailable
 from emp_core.queue.embedded import embedded_redis, find_server, running, stop
 from emp_core.queue.embedded_folder import is_held
 from emp_core.queue.embedded_supervisor import try_lock
+from emp_core.testing.ports import free_port
 
 from .embedding import client, eventually, is_alive, kept, put, state
 
@@ -54,8 +55,7 @@ async def test_a_server_without_supervisor_is_found_by_its_lock_and_ended(data_d
     # What a kill -9 of the supervisor leaves behind where the system does not end its children.
     folder = data_dir / "redis"
     folder.mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     lock = os.open(folder / "server.lock", os.O_RDWR | os.O_CREAT)
     assert try_lock(lock, fcntl.LOCK_EX)
     orphan = subprocess.Popen(  # noqa: ASYNC220 - returns at once

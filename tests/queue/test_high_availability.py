@@ -19,8 +19,9 @@ from emp_core.jobs.states import JobState
 from emp_core.queue.connection import NotReady, connect, wait_for_redis
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.topology import FollowingConnection
+from emp_core.testing.ports import free_port
 from emp_core.testing.workers import WorkerStarter, fast_settings
-from tests.chaos.servers import HOST, Group, Server, cluster, free_ports, sentinels, server
+from tests.chaos.servers import HOST, Group, Server, cluster, sentinels, server
 
 
 @asynccontextmanager
@@ -256,7 +257,7 @@ def authority(tmp_path: Path) -> Path:
 async def encrypted(folder: Path, authority: Path) -> AsyncIterator[Server]:
     files = ("--tls-cert-file", "redis.pem", "--tls-key-file", "redis.key", "--tls-ca-cert-file", "ca.pem")
     options = [str(authority / word) if "." in word else word for word in files]
-    one = Server(folder, free_ports(1)[0], (*options, "--tls-auth-clients", "optional"), tls=True)
+    one = Server(folder, free_port(), (*options, "--tls-auth-clients", "optional"), tls=True)
     try:
         await one.start()
         if not one.alive:

@@ -1,7 +1,6 @@
 """Processes are killed and stopped, Redis is killed and comes back: every job ends once."""
 
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.server_binary import find_server
+from emp_core.testing.ports import free_port
 from emp_core.testing.processes import worker_process
 from emp_core.testing.steered import Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
@@ -95,9 +95,7 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from emp_machine.installers.redis_daemon import RedisDaemonInstaller
 from emp_machine.plan.strangers import strangers
-from emp_machine.probe import free_port
 from emp_machine.processes.remains import MARK
 
 from emp_core.connectors.base import ServiceConfig
 from emp_core.services.installing import install
 from emp_core.services.launch import ServiceInstance
+from emp_core.testing.ports import free_port
 
 LISTEN = """
 import socket, sys

@@ -3,35 +3,20 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
+from emp_core.testing.ports import free_port
+
 EMP = (sys.executable, "-m", "emp_core.cli")
 _LONG_S = 180.0
 _END_S = 60.0
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on.
-
-    They lie below those that the system gives away: it would give them to others before they are used, seconds later.
-    """
-    for _ in range(50):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = 10_000 + int(probe.getsockname()[1]) % 20_000
-        with ExitStack() as taken, suppress(OSError, OverflowError):
-            for port in range(first, first + count):
-                taken.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
-    raise AssertionError("no free ports in a row were found")
 
 
 @define
@@ -40,8 +25,8 @@ class Box:
 
     folder: Path
     more: Mapping[str, str] = field(factory=dict)
-    port: int = field(factory=lambda: free_ports(2))
-    redis_port: int = field(factory=lambda: free_ports(1))
+    port: int = field(factory=lambda: free_port(beside=(1,)))
+    redis_port: int = field(factory=free_port)
     command: tuple[str, ...] = ("{python}", "-m", "emp_comfyui.testing", "--port", "{port}")
 
     @property

@@ -1,7 +1,6 @@
 """Processes to manage, and ways to look at them."""
 
 import os
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from emp_machine.plan.model import Process, ProcessKind
 
 from emp_core.services.launch import HealthCheck
 
-__all__ = ["SUBJECT", "free_port", "lives", "subject", "until"]
+__all__ = ["SUBJECT", "lives", "subject", "until"]
 
 SUBJECT = Path(__file__).with_name("subject.py")
 
@@ -36,13 +35,6 @@ def subject(root: Path, name: str, *arguments: str, port: int | None = None, **c
         endpoint=f"127.0.0.1:{port}" if port else None,
     )
     return evolve(made, **changed)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def lives(pid: int) -> bool:

@@ -19,7 +19,9 @@ from emp_machine.processes.remains import find_remains
 from emp_machine.processes.supervisor import SupervisorManager
 from emp_machine.processes.watching import Watcher
 
-from .rig import free_port, lives, subject, until
+from emp_core.testing.ports import free_port
+
+from .rig import lives, subject, until
 
 QUICK = Patience(first_s=0.05, most_s=0.1, failures_max=3, calm_s=30, misses_max=2)
 

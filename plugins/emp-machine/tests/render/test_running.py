@@ -8,11 +8,11 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from emp_machine.probe import free_port
 
 from emp_core.config import Settings
 from emp_core.jobs.model import JobSpec
 from emp_core.queue.queue import JobQueue
+from emp_core.testing.ports import free_port
 
 
 async def test_supervisor_runs_the_files_and_a_job_is_done(tmp_path: Path) -> None:
