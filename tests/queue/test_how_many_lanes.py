@@ -1,6 +1,6 @@
 """How many lanes there are at once: those without jobs go after a while, and at once when there is no room for another."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,6 +112,17 @@ async def test_a_lane_that_gave_way_is_a_new_one_for_the_jobs_behind_in_the_same
     hand = await serving_all(hands)
     assert await lanes(hand) == {"one"}
     assert await ids(hand) == ["a"]
+
+
+async def test_a_worker_serves_a_lane_again_that_had_given_way(
+    queue: JobQueue, start_worker: Callable[[], Awaitable[object]]
+):
+    await start_worker()
+    async with with_room_for(2, queue) as small:
+        for number in (1, 2, 3, 1, 2, 3, 3, 1):
+            job = await small.submit(JobSpec("echo", requirements={"exclude": {"rank": number}}))
+            assert (await small.wait(job.id, timeout=10)).status == "completed"
+    assert await queue.client.hlen(queue.keys.fixed("lanes")) == 2
 
 
 @pytest.mark.parametrize("way", ["given back", "lost", "due"])
