@@ -9,6 +9,8 @@ from emp_core.queue.queue import JobQueue
 
 from .hands import Hands, put
 
+pytest.register_assert_rewrite("tests.queue.queue_machine")  # it says what did not agree
+
 
 @pytest.fixture
 def hands(queue: JobQueue) -> Hands:
