@@ -291,10 +291,35 @@ async def test_a_job_that_was_cancelled_while_it_ran_is_not_tried_again(queue: J
         hand = await hands()
         claimed = await hand.take_one()
         await queue.cancel(decision, reason='because "ü"')
-        assert await hand.inbox() == [f"cancel {decision}"]
+        assert await hand.inbox() == [f"cancel {decision} {claimed.token}"]
         assert await hand.finish(claimed, decision, delay_s=60) == (1, "cancelled")
         [asked] = [event for event in await queue.history(decision) if event.name == "cancel_requested"]
         assert asked.data == {"reason": 'because "ü"'}
+
+
+async def test_a_cancel_that_lingers_is_not_for_the_run_after_it(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    before = await hand.take_one()
+    await queue.cancel("a")
+    await hand.finish(before, "cancelled")
+    await queue.retry("a")
+    after = await hand.take_one()
+    lingering = [message for message in await hand.inbox() if message.startswith("cancel ")]
+    assert lingering == [f"cancel a {before.token}"]
+    assert after.token != before.token
+
+
+async def test_a_job_that_an_aborted_script_left_without_a_token_can_be_cancelled(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    hand = await hands()
+    await hand.take_one()
+    await queue.client.hdel(queue.keys.job("a"), "token")
+    await queue.cancel("a")
+    assert (await queue.get("a")).cancel_requested
+    await end_lease(queue, "a")
+    await hand.house.sweep(rescue=True)
+    assert (await queue.get("a")).status is JobState.CANCELLED
 
 
 async def test_a_job_that_was_done_before_the_cancel_arrived_is_completed(queue: JobQueue, hands: Hands):

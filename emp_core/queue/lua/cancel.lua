@@ -19,7 +19,8 @@ if facts.status == 'active' then
     emit(id, 'cancel_requested', now, because, facts.watched)
     write_events()
   end
-  tell(facts.worker, 'cancel ' .. id)
+  -- With the lease's token: one that lingers is not for a later run of the job.
+  tell(facts.worker, 'cancel ' .. id .. ' ' .. (facts.token or ''))
   return { 1, 'active' }
 end
 if facts.status == 'pending' then
