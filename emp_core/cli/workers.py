@@ -8,6 +8,7 @@ from emp_core.cli.hub import open_queue, prepared
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note, table
 from emp_core.jobs.matching import ServiceOffer
+from emp_core.jobs.requirements import is_finite
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import WorkerView
 
@@ -88,7 +89,7 @@ def _has(worker: WorkerView) -> str:
     parts = [f"{resources['gpu_count']} GPU"] if resources.get("gpu_count") else []
     if model := resources.get("gpu_model"):
         parts.append(str(model))
-    if memory := resources.get("gpu_memory_mb"):
+    if is_finite(memory := resources.get("gpu_memory_mb")) and memory:
         parts.append(f"{int(memory) // 1024} GB")
     if cores := resources.get("cpu_cores"):
         parts.append(f"{cores} cores")

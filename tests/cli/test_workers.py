@@ -2,6 +2,10 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
 
 from .conftest import Emp, Hub, environ_of, ready, start
 
@@ -12,6 +16,24 @@ def test_live_workers_are_listed(on_hub: Emp, hub: Hub):
     header, line = on_hub("workers").out.splitlines()
     assert header.split()[:3] == ["WORKER", "SERVICE", "STATE"]
     assert line.split()[:3] == [hub.worker_id, "echo", "ready"]
+
+
+@pytest.mark.parametrize("memory", ['"24 GB"', "[24576,24576]", "NaN"])
+def test_what_is_odd_about_one_worker_keeps_nobody_from_the_list(emp: Emp, redis_url: str, namespace: str, memory: str):
+    facts = {
+        "services": '{"echo":{"connector":"EchoConnector"}}',
+        "resources": f'{{"gpu_model":"A40","gpu_memory_mb":{memory},"cpu_cores":8}}',
+    }
+    with Redis.from_url(redis_url, protocol=2) as client:
+        for name, broken in (("odd", {}), ("unreadable", {"services": "{"})):
+            told: Any = {"worker_id": name, "machine_id": "m", **facts, **broken}
+            client.zadd(f"{namespace}workers", {name: 1})
+            client.hset(f"{namespace}worker:{name}:capabilities", mapping=told)
+            client.set(f"{namespace}worker:{name}:heartbeat", "s", ex=60)
+    shown = emp("workers", environ={"HUB_REDIS_URL": redis_url, "EMP_NAMESPACE": namespace})
+    assert (shown.code, "unreadable" in shown.err) == (0, True)
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["WORKER", "odd"]
+    assert shown.out.rstrip().endswith("A40, 8 cores")
 
 
 def test_workers_that_are_drained_end_as_after_a_signal(emp: Emp, redis_url: str, namespace: str, tmp_path: Path):
