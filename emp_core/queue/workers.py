@@ -9,7 +9,7 @@ from attrs import frozen
 from cattrs import BaseValidationError, transform_error
 from cattrs.gen import make_dict_unstructure_fn
 
-from emp_core.jobs.codec import dumps
+from emp_core.jobs.codec import dumps, sendable
 from emp_core.jobs.matching import Capabilities, ModelOffer
 from emp_core.log.logger import get_logger
 from emp_core.queue.keys import Keys
@@ -53,7 +53,7 @@ def encode_capabilities(capabilities: Capabilities) -> list[str]:
     for name, value in _compact.unstructure(capabilities).items():
         if value is not None:
             text = value if name in _TEXTS else dumps(value)
-            pairs += (name, text.encode("utf-8", "replace").decode())
+            pairs += (name, sendable(text))
     return pairs
 
 
