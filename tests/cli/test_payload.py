@@ -30,7 +30,7 @@ def test_a_payload_comes_from_a_file_from_stdin_from_the_command_line_or_is_empt
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"a":\n 1,}', "line 2, column 4"),
+        ('{"a":\n x}', "line 2, column 2"),
         ("", "it is empty"),
         ("[1, 2]", "is a list, and a JSON object is needed"),
         ('"text"', "is a text, and"),

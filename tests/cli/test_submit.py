@@ -92,9 +92,9 @@ def test_every_mistake_in_the_payload_is_told_with_its_path_and_nothing_is_submi
 
 
 def test_a_payload_that_is_no_json_is_refused_before_redis_is_asked(emp: Emp):
-    ended = emp("submit", "echo", "-", "--json", stdin=b'{"a":\n 1,}', HUB_REDIS_URL="redis://127.0.0.1:1")
+    ended = emp("submit", "echo", "-", "--json", stdin=b'{"a":\n x}', HUB_REDIS_URL="redis://127.0.0.1:1")
     assert ended.code == 2
-    assert ended.error["details"] == {"line": 2, "column": 4}
+    assert ended.error["details"] == {"line": 2, "column": 2}
     assert emp("submit", "echo", "-", stdin=b"[1]").code == 2
 
 
