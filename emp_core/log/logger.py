@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from emp_core.log.redaction import redact
+from emp_core.log.redaction import hide_secrets, redact
 
 __all__ = ["FACTS", "Logger", "get_logger"]
 
@@ -24,8 +24,10 @@ def get_logger(name: str) -> Logger:
     It hands everything to the standard library's logger of the same name. A program that set nothing up sees warnings on
     stderr, as from any library; nothing ever goes to stdout.
     """
+    logger = logging.getLogger(name)
+    logger.addFilter(_hide_in_traceback)
     wrapped: Logger = structlog.wrap_logger(
-        logging.getLogger(name),
+        logger,
         processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, redact, _to_record],
         wrapper_class=Logger,
         cache_logger_on_first_use=True,
@@ -40,3 +42,10 @@ def _to_record(_logger: Any, _method: str, facts: MutableMapping[str, Any]) -> t
     said = " ".join([event, *(f"{name}={value!r}" for name, value in facts.items() if name != "event")])
     # No argument follows, so a % in the text stays what it is.
     return (said,), {"extra": {FACTS: facts}, "exc_info": exc_info}
+
+
+def _hide_in_traceback(record: logging.LogRecord) -> bool:
+    """Put the traceback's text without its secrets where every formatter of the standard library looks for it first."""
+    if record.exc_info and not record.exc_text:
+        record.exc_text = hide_secrets(logging.Formatter().formatException(record.exc_info))
+    return True

@@ -26,9 +26,13 @@ _BEARER = re.compile(r"\b(?P<kind>bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IG
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor that hides secrets, by the names of keys and by what texts look like."""
+    """A structlog processor that hides secrets, by the names of keys and by what texts look like.
+
+    ``exc_info`` stays what it is: only who makes a text of the traceback can hide what stands in it.
+    """
     for key, value in event.items():
-        event[key] = _hidden(key, value, 0)
+        if key != "exc_info":
+            event[key] = _hidden(key, value, 0)
     return event
 
 

@@ -1,5 +1,6 @@
 """Logs of the command line."""
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -101,6 +102,58 @@ def test_secrets_in_tracebacks_are_hidden(capsys: pytest.CaptureFixture[str]):
     [line] = lines(capsys)
     assert "ValueError" in str(line["exception"])
     assert "geheim" not in str(line)
+
+
+def a_failure() -> Exception:
+    """One that was raised and caught long ago: whoever logs it does so outside of the ``except``."""
+
+    def where_it_went_wrong() -> None:
+        raise ValueError("cannot reach https://store/x?api_key=geheim as redis://default:geheim@host:1")
+
+    try:
+        where_it_went_wrong()
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("format_", ["console", "json"])
+def test_an_exception_that_was_caught_before_is_logged_with_its_traceback(
+    format_: str, capsys: pytest.CaptureFixture[str]
+):
+    configure_logs("info", format_)
+    get_logger("emp.test").error("attempt failed", job="j1", exc_info=a_failure())
+    said = capsys.readouterr().err
+    assert "attempt failed" in said
+    assert "in where_it_went_wrong" in said
+    assert "ValueError: cannot reach https://store/x?api_key=(hidden)" in said
+    assert "geheim" not in said
+    if format_ == "json":
+        assert "in where_it_went_wrong" in json.loads(said)["exception"]
+
+
+def test_the_logs_of_a_program_that_embeds_us_have_the_traceback_without_its_secrets():
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger().addHandler(handler)
+    try:
+        get_logger("emp.test").error("attempt failed", job="j1", exc_info=a_failure())
+        try:
+            raise KeyError("token=geheim")
+        except KeyError:
+            get_logger("emp.test").exception("and another")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert "in where_it_went_wrong" in said.getvalue()
+    assert "KeyError: 'token=(hidden)'" in said.getvalue()
+    assert "geheim" not in said.getvalue()
+
+
+def test_handlers_that_want_the_exception_itself_have_it(caplog: pytest.LogCaptureFixture):
+    failure = a_failure()
+    get_logger("emp.test").error("attempt failed", exc_info=failure)
+    [record] = caplog.records
+    assert record.exc_info == (ValueError, failure, failure.__traceback__)
 
 
 @pytest.mark.parametrize(
