@@ -110,6 +110,8 @@ class Attempts:
         job = held.claimed.job
         limit_s = _time_limit_s(job)
         if limit_s is not None:
+            if limit_s <= 0 and not held.stopped:
+                return self._outcome_of_failure(job, _out_of_time(job, limit_s))
             scope.deadline = anyio.current_time() + limit_s
         held.scope = scope
         if held.stopped:

@@ -309,6 +309,18 @@ async def test_a_running_job_is_stopped_at_its_deadline(
     assert attempt.cancelled
 
 
+async def test_a_job_whose_deadline_has_passed_is_not_begun(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    await start_worker(steered_binding(steering))
+    for _ in range(5):  # it may be the keeper that sees one first
+        job = await queue.submit(JobSpec("steered", timeout_s=60, deadline_at=datetime.now(UTC) - timedelta(hours=1)))
+        failed = await queue.wait(job.id, timeout=10)
+        assert failed.error is not None
+        assert (failed.status, failed.error.code) == ("failed", "deadline_exceeded")
+    assert steering.attempts == []
+
+
 async def test_a_result_too_large_for_redis_goes_to_the_store(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering, tmp_path
 ):
