@@ -42,7 +42,7 @@ class Changer:
         code, status = await self._run("retry", {"id": job.id, **where})
         if code in (-1, -2):
             raise JobNotFound(f"there is no job {job.id} any more")
-        if code == 0 and status not in (JobState.PENDING, JobState.ACTIVE):
+        if code == 0:
             raise IllegalTransition(f"job {job.id} is {status}: only failed and cancelled jobs are retried")
 
     async def set_priority(self, job_id: str, priority: int) -> None:

@@ -273,6 +273,8 @@ class JobQueue:
     async def retry(self, job_id: str) -> Job:
         """Give a failed or cancelled job a new run, with its attempts counted from zero and no worker avoided.
 
+        While it waits or runs after that, this call may be repeated: it changes nothing.
+
         Raises:
             JobNotFound: there is no such job, or its payload was forgotten.
             IllegalTransition: it is in another state.

@@ -185,6 +185,14 @@ def test_failed_jobs_run_again_by_what_they_have_in_common(on_hub: Emp):
     assert {job["id"] for job in ended.data} == {one, other}
 
 
+def test_a_job_that_never_failed_is_not_run_again_and_the_command_says_why(on_hub: Emp):
+    job = on_hub("submit", "nobody-serves-this", "--json").data["id"]
+    ended = on_hub("jobs", "retry", job, "--json")
+    assert (ended.code, ended.error["code"], ended.data) == (1, "illegal_transition", [])
+    assert f"job {job} is pending: only failed and cancelled jobs are retried" in on_hub("jobs", "retry", job).err
+    assert on_hub("jobs", "cancel", job).code == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

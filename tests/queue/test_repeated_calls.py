@@ -174,11 +174,14 @@ async def test_what_submit_gives_is_what_the_queue_has(queue: JobQueue):
     assert given == [await queue.get(job.id) for job in given]
 
 
-async def test_the_same_retry_is_made_once(queue: JobQueue):
+async def test_the_same_retry_is_made_once(queue: JobQueue, hands: Hands):
     await put(queue, "a")
     await queue.cancel("a")
     await queue.retry("a")
     assert (await queue.retry("a")).status is JobState.PENDING
+    assert (await names_of_events(queue, "a")).count("revived") == 1
+    assert await (await hands()).ids(1) == ["a"]
+    assert (await queue.retry("a")).status is JobState.ACTIVE
     assert (await names_of_events(queue, "a")).count("revived") == 1
 
 

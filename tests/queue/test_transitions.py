@@ -207,6 +207,23 @@ async def test_a_completed_job_is_not_retried(queue: JobQueue, hands: Hands):
         await queue.retry("job")
 
 
+@pytest.mark.parametrize("state", ["pending", "scheduled", "active", "released"])
+async def test_a_job_that_never_failed_and_was_never_cancelled_is_not_retried(
+    queue: JobQueue, hands: Hands, state: str
+):
+    life = Life(queue, await hands())
+    await (life.submit_later() if state == "scheduled" else life.submit())
+    if state in ("active", "released"):
+        await life.claim()
+    if state == "released":
+        await life.finish("release")()
+    is_now = "pending" if state == "released" else state
+    with pytest.raises(IllegalTransition, match=f"job job is {is_now}: only failed and cancelled jobs are retried"):
+        await queue.retry("job")
+    assert await life.status() == is_now
+    assert "revived" not in await names_of_events(queue, "job")
+
+
 async def test_cancelling_twice_is_cancelling(queue: JobQueue, hands: Hands):
     """A call whose reply was lost is made again."""
     life = Life(queue, await hands())

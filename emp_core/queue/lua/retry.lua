@@ -3,17 +3,21 @@
 --- include: clock events inbox lines leave_active facts
 --- argv: prefix events_max id lane requirement
 --- returns: {code, status}
---- codes: 1 waiting again, 0 the job is in another state, -1 no such job, -2 its payload is gone
+--- codes: 1 retried, now or by this call's first try, 0 the job is in another state, -1 no such job, -2 its payload is gone
 
 local now = clock()
 local facts = facts_of(id)
 if not facts then
   return { -1, '' }
 end
+local job = prefix .. 'jobs:' .. id
+if facts.status == 'pending' or facts.status == 'active' then
+  -- In the run that a retry gave it: the call is made again, because its reply was lost.
+  return { redis.call('HEXISTS', job, 'revived'), facts.status }
+end
 if facts.status ~= 'failed' and facts.status ~= 'cancelled' then
   return { 0, facts.status }
 end
-local job = prefix .. 'jobs:' .. id
 if redis.call('EXISTS', job .. ':payload') == 0 then
   return { -2, facts.status }
 end
@@ -22,6 +26,7 @@ redis.call('HDEL', job, 'attempt', 'crashes', 'error', 'result', 'usage', 'token
   'message', 'cancel_requested', 'started_at', 'finished_at', 'service_job_id', 'deadline_at')
 -- Its attempts begin with the same numbers, and must not have the same names for what they store.
 redis.call('HINCRBY', job, 'returned', 1)
+redis.call('HSET', job, 'revived', us(now))
 facts.deadline = 0
 if lane ~= '' then
   -- Back to the lane of what was asked, where no worker is avoided.
