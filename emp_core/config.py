@@ -14,6 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from emp_core.errors import ConfigError
+from emp_core.log.redaction import hide_secrets
 from emp_core.values import age, ages, flag, json_object, number, one_of, text, whole, words
 
 __all__ = [
@@ -108,7 +109,7 @@ def load_settings(settings_class: type[T], environ: Mapping[str, str]) -> T:
         try:
             values[f.name] = variable.parse(text)
         except ValueError as error:
-            shown = "(hidden)" if variable.secret else repr(text)
+            shown = "(hidden)" if variable.secret else repr(hide_secrets(text))
             problems.append(f"{name}={shown}: {error}")
     if problems:
         raise ConfigError("the environment has settings that cannot be used", problems=tuple(problems))

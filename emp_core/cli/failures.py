@@ -10,6 +10,7 @@ from attrs import field, frozen
 from emp_core.cli.output import clean, emit_failure, note
 from emp_core.config import environment
 from emp_core.errors import ConfigError, EmpError
+from emp_core.log.redaction import hide_secrets
 
 __all__ = ["DONE", "FAILED", "INTERRUPTED", "UNREACHED", "USAGE", "Failure", "WaitTimeout", "explain"]
 
@@ -39,7 +40,7 @@ class Failure:
     def tell(self, *, as_json: bool) -> None:
         """Say it: to stdout as JSON, to stderr otherwise. The traceback only for those who log at debug."""
         if environment().get("EMP_LOG_LEVEL", "").strip().lower() == "debug":
-            note("".join(traceback.format_exception(self.exception)).rstrip())
+            note(hide_secrets("".join(traceback.format_exception(self.exception)).rstrip()))
         if as_json:
             emit_failure(self.error)
             return
@@ -84,7 +85,7 @@ def _of(error: BaseException, whole: BaseException) -> Failure:
         case click.ClickException():
             message = error.format_message()
             return Failure(USAGE, {"code": "usage", "message": message}, (f"error: {message}",), whole)
-    message = f"{type(error).__name__}: {clean(error)}"
+    message = f"{type(error).__name__}: {hide_secrets(clean(error))}"
     hint = "this is a defect of emp or of a plugin; EMP_LOG_LEVEL=debug shows where"
     body = {"code": "internal", "message": message, "hint": hint}
     return Failure(FAILED, body, (f"error: {message}", f"hint: {hint}"), whole)

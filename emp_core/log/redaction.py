@@ -15,8 +15,12 @@ _SECRET_KEY = re.compile(
     r"|connectionstring)$"
 )
 _NOT_A_LETTER = re.compile(r"[^a-z]")
-# Up to the last @ before a slash or a space: a password may hold an @ of its own.
-_IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<login>[^\s/?#\"'<>]*)@", re.IGNORECASE)
+# Up to the last @ before a slash or a space: a password may hold an @ of its own. Or, where what follows the colon is no port,
+# up to the last @ of the word: a password that was not percent-encoded may hold a slash, too.
+_IN_URL = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<login>[^\s/?#\"'<>]*|[^\s/?#\"'<>:@\[]*:(?!\d+[/?#])[^\s\"'<>]{0,500})@",
+    re.IGNORECASE,
+)
 _IN_TEXT = re.compile(
     r"(?P<name>\b(?:api[_-]?key|account[_-]?key|access[_-]?key|secret|token|password|sig|signature|x-amz-signature)"
     r"[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s&;,\"'<>)}\]]+)",

@@ -155,7 +155,8 @@ def _parsed(url: httpx.URL | str) -> httpx.URL:
     try:
         return httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise AddressRefused(f"a URL cannot be read: {error}") from None
+        # What follows the colon repeats a part of the URL, where that of a password may stand.
+        raise AddressRefused(f"a URL cannot be read: {str(error).partition(':')[0]}") from None
 
 
 def _host(url: httpx.URL) -> str:

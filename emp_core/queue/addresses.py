@@ -44,14 +44,37 @@ class Address:
     sentinel_options: Mapping[str, Any] = field(factory=dict, repr=False)
 
 
-_HOSTS = re.compile(r"[^/?#]*")
+_HIDDEN = "(hidden)"
+_PATHS_ALONE = ("file", "unix")
 
 
 def shown_url(url: str) -> str:
-    """The URL without user, password and query: fit for logs."""
-    parts = _split(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    """The URL of a Redis or of a store without user, password and query: fit for logs.
+
+    Any text may be given. What may be a part of a password that was not percent-encoded is hidden, too.
+    """
+    scheme, colon, rest = url.partition("://")
+    if not colon or "@" in scheme:
+        return _HIDDEN if "@" in url else _before("?#", url)
+    if _is_login_torn(scheme, rest):
+        return f"{scheme}://{_HIDDEN}"
+    netloc = _before("/?#", rest)
+    hosts = netloc.rpartition("@")[2]
+    # Without an @, what is no port may be the password of a login whose host was forgotten.
+    has_ports = all(not port or _is_port(port) for _, port in map(_host_and_port, hosts.split(",")))
+    return f"{scheme}://{hosts if has_ports else _HIDDEN}{_before('?#', rest[len(netloc) :])}"
+
+
+def _is_login_torn(scheme: str, rest: str) -> bool:
+    """Whether an @ comes too late to end the login: a password before it has a ``/``, ``?`` or ``#`` of its own."""
+    # In the path of a socket or a folder an @ is a sign like any other.
+    is_path = scheme in _PATHS_ALONE and rest.startswith("/")
+    return "@" in rest[len(_before("?#" if is_path else "/?#", rest)) :]
+
+
+def _before(signs: str, text: str) -> str:
+    """The text up to the first of the signs."""
+    return re.split(f"[{signs}]", text, maxsplit=1)[0]
 
 
 def hash_tag(namespace: str) -> str | None:
@@ -79,7 +102,14 @@ def parse_address(url: str) -> Address:
 
 
 def _parse(url: str, problems: list[str]) -> Address | None:
-    parts = _split(url)
+    scheme, colon, rest = url.partition("://")
+    if not colon or "@" in scheme:
+        raise ValueError("it does not begin with a scheme such as redis://")
+    if _is_login_torn(scheme.lower(), rest):
+        raise ValueError(
+            "an @ stands after a /, ? or #: within user, password and query write / as %2F, ? as %3F, # as %23 and @ as %40"
+        )
+    parts = _split(scheme, rest)
     options = _options(parts.query, problems)
     sentinel = {name[9:]: options.pop(name) for name in list(options) if name.startswith("sentinel_")}
     certificates = {name: value for name, value in options.items() if name.startswith("ssl_")}
@@ -115,17 +145,14 @@ def _parse(url: str, problems: list[str]) -> Address | None:
                 tls=parts.scheme == "rediss+cluster",
                 options={**options, "db": 0},
             )
-    problems.append(f"the scheme {parts.scheme!r} is not known")
+    problems.append(f"the scheme {scheme!r} is not known")
     return None
 
 
-def _split(url: str) -> SplitResult:
+def _split(scheme: str, rest: str) -> SplitResult:
     """The URL's parts. The library's own split takes one host; some versions refuse an IPv6 address among several."""
-    scheme, colon, rest = url.partition("://")
-    hosts = _HOSTS.match(rest)
-    if not colon or hosts is None:
-        return urlsplit(url)
-    return urlsplit(f"{scheme}://hosts{rest[hosts.end() :]}")._replace(netloc=hosts[0])
+    netloc = _before("/?#", rest)
+    return urlsplit(f"{scheme}://hosts{rest[len(netloc) :]}")._replace(netloc=netloc)
 
 
 def _credentials(parts: SplitResult) -> dict[str, str]:
@@ -140,15 +167,25 @@ def _nodes(parts: SplitResult, port: int, *, default: str = "") -> tuple[Node, .
 
 
 def _node(text: str, port: int, default: str) -> Node:
-    host, colon, number = text.rpartition(":")
-    if not colon or "]" in number:  # no port; an IPv6 address stands in brackets
-        host, number = text, ""
+    host, number = _host_and_port(text)
     host = unquote(host.strip("[]")) or default
     if not host:
         raise ValueError("a host is missing")
-    if number and not (number.isdecimal() and 0 < int(number) < 65536):
-        raise ValueError(f"{text!r} has no port from 1 to 65535")
+    if number and not _is_port(number):
+        # Not repeated: it is a password where the host was forgotten.
+        raise ValueError(f"what follows {host}: is no port from 1 to 65535")
     return host, int(number) if number else port
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    host, colon, number = text.rpartition(":")
+    if not colon or "]" in number:  # an IPv6 address stands in brackets
+        return text, ""
+    return host, number
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
 
 
 def _database(text: str) -> int:

@@ -41,10 +41,8 @@ def open_store(
         return LocalStore(Path(url))
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigError(
-            f"the artifact store's URL cannot be read: {error}", hint="use file:///folder or scheme://…"
-        ) from error
+    except ValueError:  # its text may hold the login
+        raise ConfigError("the artifact store's URL cannot be read", hint="use file:///folder or scheme://…") from None
     if parts.scheme == "file":
         return LocalStore(_file_path(parts))
     opener = stores.get(parts.scheme) or _OWN.get(parts.scheme)

@@ -90,6 +90,34 @@ def test_settings_that_cannot_be_used_are_told_all_at_once(emp: Emp):
     assert "geheim" not in ended.err
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://w:GEHEIM#b@host", "w:GEHEIM@host", "redis://w:GEHEIM", "redis://w:GE/HEIM@host"]
+)
+@pytest.mark.parametrize("arguments", [["jobs", "ls"], ["jobs", "ls", "--json"], ["redis", "status"], ["doctor"]])
+def test_no_password_in_an_address_that_cannot_be_used_is_shown(url: str, arguments: list[str], emp: Emp):
+    ended = emp(*arguments, HUB_REDIS_URL=url, EMP_LOG_LEVEL="debug")
+    assert "GEHEIM" not in ended.out + ended.err
+    assert "HEIM" not in ended.out + ended.err
+
+
+def test_a_setting_that_cannot_be_used_is_told_without_a_login_in_it(emp: Emp):
+    ended = emp("jobs", "ls", EMP_SPOT_URL="ftp://w:GEHEIM@host")
+    assert ended.code == 2
+    assert "EMP_SPOT_URL='ftp://(hidden)@host'" in ended.err
+
+
+def test_a_defect_is_told_without_the_secrets_in_its_text(emp: Emp, monkeypatch: pytest.MonkeyPatch):
+    def defect(*_args: object) -> None:
+        raise LookupError("https://w:GEHEIM@host/?token=GEHEIM")
+
+    monkeypatch.setattr("emp_core.cli.jobs.prepared", defect)
+    for arguments in (["jobs", "ls"], ["jobs", "ls", "--json"]):
+        ended = emp(*arguments, EMP_LOG_LEVEL="debug")
+        assert ended.code == 1
+        assert "LookupError: https://(hidden)@host/?token=(hidden)" in ended.out + ended.err
+        assert "GEHEIM" not in ended.out + ended.err
+
+
 def test_the_traceback_is_for_those_who_log_at_debug(emp: Emp, tmp_path: Path):
     ended = emp("services", EMP_LOG_LEVEL="debug", EMP_SERVICE_MAPPING=str(tmp_path / "none.json"))
     assert ended.code == 2

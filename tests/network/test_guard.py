@@ -133,6 +133,13 @@ def test_other_schemes_are_refused(url: str) -> None:
         Guard(["*"]).check_url(url)
 
 
+@pytest.mark.parametrize("sign", ["#", "?", "/"])
+def test_a_password_that_makes_a_url_unreadable_is_not_repeated(sign: str) -> None:
+    with pytest.raises(AddressRefused) as caught:
+        Guard().check_url(f"http://worker:geheim{sign}b@example.com/x")
+    assert str(caught.value) == "a URL cannot be read: Invalid port"
+
+
 def test_a_login_in_a_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(AddressRefused) as caught:
         Guard().check_url("https://me:hunter2@example.com/cat.png?sig=s3cret")

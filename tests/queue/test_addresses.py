@@ -86,6 +86,64 @@ def test_a_url_is_shown_without_its_secrets():
     assert "pw" not in repr(parse_address("redis://u:pw@hub"))
 
 
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster", "unix"])
+@pytest.mark.parametrize("login", ["w:TOP{}SECRET", "w:TOPS@EC{}RET", ":TOP{}SECRET", "w:1{}SECRET", "TOP{}SECRET:x"])
+@pytest.mark.parametrize("sign", ["#", "?", "/", "%23{}/"])
+def test_a_password_that_is_not_percent_encoded_is_refused_and_told_nowhere(scheme: str, login: str, sign: str):
+    url = f"{scheme}://{login.format(sign)}@hub:6379/0"
+    with pytest.raises(ConfigError) as refused:
+        parse_address(url)
+    said = f"{refused.value} {refused.value.as_dict()} {shown_url(url)}"
+    assert not any(part in said for part in ("TOP", "SEC", "RET", "w:"))
+    assert "write / as %2F, ? as %3F, # as %23" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "worker:TOPSECRET@host",
+        "worker:TOPSECRET@host:6379/0?db=1",
+        "redis:worker:TOPSECRET@host",
+        "//worker:TOPSECRET℀@host",
+        "//[worker:TOPSECRET@host",
+        "w:TOPSECRET@host/redis://hub",
+        "redis://worker:TOPSECRET",
+        "redis+sentinel://worker:TOP,SECRET/hub",
+        "redis://:TOPSECRET",
+        "redis://hub/0?sentinel_password=pa@TOPSECRET",
+        "redis:///TOPSECRET@hub",
+        "http://w:TOPSECRET#b@host",
+    ],
+)
+def test_what_looks_like_an_address_with_a_password_is_refused_without_it(url: str):
+    with pytest.raises(ConfigError) as refused:
+        parse_address(url)
+    assert "HUB_REDIS_URL=" in str(refused.value)
+    assert not any(part in f"{refused.value} {shown_url(url)}" for part in ("TOP", "SECRET"))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://hub:6379/0", "redis://hub:6379/0"),
+        ("redis://[::1]:6379", "redis://[::1]:6379"),
+        ("redis://u:p%23@hub:", "redis://hub:"),
+        ("unix:///run/me@here/redis.sock?db=1", "unix:///run/me@here/redis.sock"),
+        ("file:///home/me@here/artifacts", "file:///home/me@here/artifacts"),
+        ("made-up://key:geheim/x@bucket/prefix", "made-up://(hidden)"),
+        ("s3://bucket/prefix", "s3://bucket/prefix"),
+        ("hub:6379", "hub:6379"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_shown_as_far_as_it_holds_no_secret(url: str, shown: str):
+    assert shown_url(url) == shown
+
+
+def test_an_at_sign_is_a_sign_like_any_other_in_the_path_of_a_socket():
+    assert parse_address("unix:///run/me@here/redis.sock").options["path"] == "/run/me@here/redis.sock"
+
+
 @pytest.mark.parametrize(
     ("namespace", "tag"),
     [("{emp}:", "emp"), ("a:{b}{c}", "b"), ("", None), ("emp:", None), ("{}:", None), ("{emp", None), ("}{a}", "a")],

@@ -71,6 +71,13 @@ def test_an_unknown_scheme_lists_the_known_ones_and_hides_the_url() -> None:
     assert "secret" not in str(raised.value)
 
 
+def test_a_url_that_cannot_be_read_is_refused_without_what_it_says() -> None:
+    with pytest.raises(ConfigError, match="cannot be read") as raised:
+        open_store("made-up://me:secret\u2100@host/x", stores={"made-up": _must_not_run})
+    assert "secret" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
 @pytest.mark.parametrize(
     "url", ["", "  ", "file://host/share", "file:art", "file://", "file:///a?b", "file:///a#b", "s3://[bad"]
 )

@@ -160,6 +160,9 @@ def test_handlers_that_want_the_exception_itself_have_it(caplog: pytest.LogCaptu
     ("text", "shown"),
     [
         ("redis://user:pa@ss@host:6379/0", "redis://(hidden)@host:6379/0"),
+        ("redis://user:pa#ss@host and redis://:p/a?ss@host/0", "redis://(hidden)@host and redis://(hidden)@host/0"),
+        ("git+https://u:pw@host/@scope/x@main", "git+https://(hidden)@host/@scope/x@main"),
+        ("http://host:80/path@2 http://[::1]:80/a@b", "http://host:80/path@2 http://[::1]:80/a@b"),
         ("https://store/x?sv=1&sig=abc%2B&se=2", "https://store/x?sv=1&sig=(hidden)&se=2"),
         ("Authorization: Bearer abcdef123", "Authorization: Bearer (hidden)"),
         ('{"api_key": "abc"}', '{"api_key": "(hidden)"}'),

@@ -9,6 +9,7 @@ import click
 from emp_core.cli.failures import DONE
 from emp_core.cli.output import clean, emit, json_option, table
 from emp_core.log.redaction import hide_secrets
+from emp_core.queue.connection import shown_url
 from emp_core.services.launch import HealthCheck
 from emp_machine.commands.options import env_file_option
 from emp_machine.plan.here import plan_here
@@ -88,7 +89,7 @@ def _health(check: HealthCheck) -> dict[str, Any]:
 
 def _text(made: MachinePlan) -> str:
     gpus = ", ".join(f"{gpu.index}: {clean(gpu.model or 'unknown')}" for gpu in made.gpus) or "none"
-    hub = hide_secrets(made.environ["HUB_REDIS_URL"]) + (", its own" if made.own_redis else "")
+    hub = shown_url(made.environ["HUB_REDIS_URL"]) + (", its own" if made.own_redis else "")
     parts = [
         f"Machine    {clean(made.machine_id)}\nFolder     {made.root}\nRedis      {clean(hub)}\nGPUs       {gpus}",
         table(("service", "type", "installer", "instances"), map(_service_row, made.services)),

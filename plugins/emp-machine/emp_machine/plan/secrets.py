@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from emp_core.config import Variable
 from emp_core.log.redaction import hide_secrets
+from emp_core.queue.addresses import shown_url
 
 __all__ = ["HIDDEN", "secret_names", "shown_variables"]
 
@@ -36,4 +37,4 @@ def shown_variables(environ: Mapping[str, str], secrets: frozenset[str]) -> dict
 
 
 def _shown(name: str, value: str) -> str:
-    return hide_secrets(value) if name == "HUB_REDIS_URL" else HIDDEN
+    return shown_url(value) if name == "HUB_REDIS_URL" else HIDDEN

@@ -44,12 +44,13 @@ def test_people_are_shown_tables(emp: Emp) -> None:
         assert line in said.out
 
 
+@pytest.mark.parametrize("password", ["hunter2", "'hunter2", '"hunter2', "a hunter2"])
 @pytest.mark.parametrize("arguments", [["plan"], ["plan", "--json"]])
-def test_secrets_are_not_shown(emp: Emp, arguments: list[str]) -> None:
+def test_secrets_are_not_shown(emp: Emp, arguments: list[str], password: str) -> None:
     said = emp(
         *arguments,
         WORKERS="openai",
-        HUB_REDIS_URL="redis://me:hunter2@hub:6379",
+        HUB_REDIS_URL=f"redis://me:{password}@hub:6379",
         OPENAI_API_KEY="hunter2",
         EMP_STORES='{"a": {"url": "s3://b", "env": {"AWS_SECRET_ACCESS_KEY": "hunter2"}}}',
     )
