@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import define, evolve
 
+from emp_core.config import Settings
 from emp_core.jobs.matching import Capabilities, ServiceOffer
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.queue.consumer import Claim, ClaimedJob, Consumer, Finish, HandedJob
@@ -25,11 +26,13 @@ class Hand:
     consumer: Consumer
     house: Housekeeping
     name: str
+    settings: Settings
 
     async def register(self, lanes: Mapping[str, float | None], *, reset: bool = True) -> int:
         """Say which lanes it serves, with their penalties in ms; gives the script's code."""
         offers = {"echo": ServiceOffer("EchoConnector")}
-        facts = encode_capabilities(Capabilities(self.name, "m", services=offers))
+        allow, deny = self.settings.customers_allow, self.settings.customers_deny
+        facts = encode_capabilities(Capabilities(self.name, "m", services=offers, allow=allow, deny=deny))
         code, _, _ = await self.consumer.set_lanes(lanes, facts, reset=reset)
         return code
 
@@ -109,7 +112,7 @@ class Hands:
         name = name or f"w{next(self._numbers)}"
         consumer = Consumer(self._queue.client, settings, worker_id=name, session=uuid.uuid4().hex)
         house = Housekeeping(self._queue.client, settings, worker_id=name)
-        return Hand(self._queue, consumer, house, name)
+        return Hand(self._queue, consumer, house, name, settings)
 
 
 async def put(queue: JobQueue, *ids: str, **spec: Any) -> list[Job]:

@@ -85,3 +85,35 @@ async def test_after_four_refusals_the_call_ends(queue: JobQueue, hands: Hands):
     claim = await cold.claim(6)
     assert claim.jobs == ()
     assert claim.come_back_s == pytest.approx(WAIT_S, abs=0.5)
+
+
+@pytest.mark.parametrize("lists", [{"customers_deny": ("acme",)}, {"customers_allow": ("other",)}])
+async def test_a_cold_worker_does_not_wait_for_one_that_refuses_the_customer(
+    queue: JobQueue, hands: Hands, lists: dict[str, tuple[str, ...]]
+):
+    cold = await hands({"echo": PENALTY_MS})
+    for _ in range(5):
+        await hands({"echo": 0.0}, **lists)
+    await put(queue, "a", customer_id="acme")
+    assert await cold.ids(1) == ["a"]
+
+
+@pytest.mark.parametrize("lists", [{"customers_deny": ("other",)}, {"customers_allow": ("other", "acme")}])
+async def test_a_cold_worker_waits_for_one_that_takes_the_customer_behind_many_that_do_not(
+    queue: JobQueue, hands: Hands, lists: dict[str, tuple[str, ...]]
+):
+    cold = await hands({"echo": PENALTY_MS})
+    for _ in range(5):
+        await hands({"echo": 0.0}, customers_deny=("acme",))
+    warm = await hands({"echo": 1.0}, **lists)
+    await put(queue, "a", customer_id="acme")
+    assert await cold.ids(1) == []
+    assert await warm.ids(1) == ["a"]
+
+
+@pytest.mark.parametrize("said", ["{", "5", "null"])
+async def test_a_cold_worker_does_not_wait_for_one_that_cannot_be_understood(queue: JobQueue, hands: Hands, said: str):
+    cold, warm = await cold_and_warm(hands)
+    await queue.client.hset(queue.keys.worker(warm.name, "capabilities"), "deny", said)
+    await put(queue, "a")
+    assert await cold.ids(1) == ["a"]

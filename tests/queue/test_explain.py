@@ -229,6 +229,14 @@ async def test_it_is_left_to_a_warmer_worker_for_no_longer_than_claiming_leaves_
     assert await cold.ids(1) == ["a"]
 
 
+async def test_it_is_not_left_to_a_warmer_worker_that_refuses_its_customer(queue: JobQueue, hands: Hands):
+    await put(queue, "a", customer_id="acme", requirements={"models": ["fox"]})
+    await offering(hands, "warm", service=having("fox"), deny=("acme",))
+    cold = await offering(hands, "cold", service=having(cold=("fox",)))
+    assert (await explained(queue, "a")).summary == "a worker is free for it: it begins at once"
+    assert await cold.ids(1) == ["a"]
+
+
 async def test_a_cold_worker_that_is_the_only_one_takes_it_at_once(queue: JobQueue, hands: Hands):
     await put(queue, "a", requirements={"models": ["fox"]})
     await offering(hands, "cold", service=having(cold=("fox",)))

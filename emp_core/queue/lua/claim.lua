@@ -12,6 +12,9 @@ local COLD_SHARE = 0.3
 local COLD_MAX_US = 30000000
 local COLD_REFUSALS = 4
 
+-- So many workers that may be ready sooner are looked at.
+local WARMER_MOST = 32
+
 -- How long a worker that was woken takes to come, at most.
 local WOKEN_US = 50000
 
@@ -149,11 +152,32 @@ end
 -- Whether a lane with a penalty is left to a worker that is ready sooner; the bounded wait is counted from when
 -- the job became claimable.
 local function left_to_a_warmer_one(found, id)
-  local warmer = redis.call('ZRANGE', prefix .. 'lane:' .. found.lane .. ':workers', 0, 3, 'WITHSCORES')
-  local better = false
-  for i = 1, #warmer, 2 do
-    if warmer[i] ~= worker and warmer[i + 1] * 1000 < found.penalty_us and alive(warmer[i], now) then
-      better = true
+  -- Whether another worker takes jobs of the customer, by what it says of itself. One that cannot be understood does not.
+  local function takes(name)
+    local lists = redis.pcall('HMGET', prefix .. 'worker:' .. name .. ':capabilities', 'allow', 'deny')
+    local is_named = {}
+    for i = 1, 2 do
+      local is_read, names = pcall(cjson.decode, lists[i] or '[]')
+      if lists.err or not is_read or type(names) ~= 'table' then
+        return false
+      end
+      for _, customer in ipairs(names) do
+        is_named[i] = is_named[i] or customer == found.customer
+      end
+    end
+    return is_named[1] ~= false and not is_named[2]
+  end
+
+  local better, from = false, 0
+  while not better and from < WARMER_MOST do
+    local warmer = redis.call('ZRANGE', prefix .. 'lane:' .. found.lane .. ':workers', from, from + 3, 'WITHSCORES')
+    for i = 1, #warmer, 2 do
+      better = better or (warmer[i] ~= worker and warmer[i + 1] * 1000 < found.penalty_us and alive(warmer[i], now)
+        and takes(warmer[i]))
+    end
+    from = from + 4
+    if #warmer < 8 or warmer[8] * 1000 >= found.penalty_us then
+      break
     end
   end
   if not better then
