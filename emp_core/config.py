@@ -38,6 +38,13 @@ __all__ = [
 T = TypeVar("T")
 
 _META = "emp_core.setting"
+_SHOWN_MAX = 200
+
+# What Redis, its scripts and clocks can count with, and far more than anybody can mean.
+_MANY = 10**9
+_CENTURY_S = 100 * 365 * 86_400
+_TEXT_MAX = 512 * 2**20
+"""Bytes that Redis takes as one text (``proto-max-bulk-len``)."""
 
 
 @frozen
@@ -109,11 +116,16 @@ def load_settings(settings_class: type[T], environ: Mapping[str, str]) -> T:
         try:
             values[f.name] = variable.parse(text)
         except ValueError as error:
-            shown = "(hidden)" if variable.secret else repr(hide_secrets(text))
+            shown = "(hidden)" if variable.secret else _shown(text)
             problems.append(f"{name}={shown}: {error}")
     if problems:
         raise ConfigError("the environment has settings that cannot be used", problems=tuple(problems))
     return settings_class(**values)
+
+
+def _shown(text: str) -> str:
+    said = hide_secrets(text)
+    return repr(said if len(said) <= _SHOWN_MAX else f"{said[:_SHOWN_MAX]}…")
 
 
 def _data_dir() -> Path:
@@ -153,9 +165,11 @@ class Settings:
         "one is started where a command can own it.",
     )
     num_gpus: int | None = setting(
-        "NUM_GPUS", default=None, parse=whole(0), help="GPUs of the machine; found by the driver when not set."
+        "NUM_GPUS", default=None, parse=whole(0, 1000), help="GPUs of the machine; found by the driver when not set."
     )
-    gpu_id: int | None = setting("GPU_ID", default=None, parse=whole(0), help="Index of the GPU that this worker has.")
+    gpu_id: int | None = setting(
+        "GPU_ID", default=None, parse=whole(0, 1000), help="Index of the GPU that this worker has."
+    )
     namespace: str = setting(
         "EMP_NAMESPACE",
         default="",
@@ -211,11 +225,14 @@ class Settings:
     input_max_bytes: int = setting(
         "EMP_INPUT_MAX_BYTES",
         default=4 * 2**30,
-        parse=whole(1),
+        parse=whole(1, 2**50),
         help="What all files that one job takes may have together.",
     )
     input_timeout_s: float = setting(
-        "EMP_INPUT_TIMEOUT_S", default=900.0, parse=number(1), help="How long fetching one file from a URL may take."
+        "EMP_INPUT_TIMEOUT_S",
+        default=900.0,
+        parse=number(1, _CENTURY_S),
+        help="How long fetching one file from a URL may take.",
     )
     concurrency: tuple[str, ...] = setting(
         "EMP_CONCURRENCY",
@@ -243,7 +260,7 @@ class Settings:
     customer_cap: int = setting(
         "EMP_CUSTOMER_CAP",
         default=0,
-        parse=whole(0),
+        parse=whole(0, _MANY),
         help="Jobs that one customer may have running at once; 0: no cap.",
     )
     lease_s: float = setting(
@@ -299,36 +316,39 @@ class Settings:
         "EMP_RETRY_MAX_S", default=300.0, parse=number(0, 86400), help="Longest delay before a retry."
     )
     max_payload_bytes: int = setting(
-        "EMP_MAX_PAYLOAD_BYTES", default=4 * 2**20, parse=whole(1), help="Largest payload that submit takes."
+        "EMP_MAX_PAYLOAD_BYTES", default=4 * 2**20, parse=whole(1, _TEXT_MAX), help="Largest payload that submit takes."
     )
     max_result_bytes: int = setting(
         "EMP_MAX_RESULT_BYTES",
         default=256 * 2**10,
-        parse=whole(1024),
+        parse=whole(1024, _TEXT_MAX),
         help="Largest result kept in Redis; larger ones go to the artifact store.",
     )
     max_pending: int = setting(
-        "EMP_MAX_PENDING", default=0, parse=whole(0), help="Waiting jobs at which submit refuses; 0: no limit."
+        "EMP_MAX_PENDING", default=0, parse=whole(0, _MANY), help="Waiting jobs at which submit refuses; 0: no limit."
     )
     max_lanes: int = setting(
-        "EMP_MAX_LANES", default=10_000, parse=whole(1), help="Different requirements that may wait at once."
+        "EMP_MAX_LANES", default=10_000, parse=whole(1, _MANY), help="Different requirements that may wait at once."
     )
     keep_completed_s: float = setting(
-        "EMP_KEEP_COMPLETED_S", default=86_400.0, parse=number(1), help="How long a completed job is kept."
+        "EMP_KEEP_COMPLETED_S", default=86_400.0, parse=number(1, _CENTURY_S), help="How long a completed job is kept."
     )
     keep_failed_s: float = setting(
-        "EMP_KEEP_FAILED_S", default=604_800.0, parse=number(1), help="How long a failed job is kept."
+        "EMP_KEEP_FAILED_S", default=604_800.0, parse=number(1, _CENTURY_S), help="How long a failed job is kept."
     )
     keep_cancelled_s: float = setting(
-        "EMP_KEEP_CANCELLED_S", default=86_400.0, parse=number(1), help="How long a cancelled job is kept."
+        "EMP_KEEP_CANCELLED_S", default=86_400.0, parse=number(1, _CENTURY_S), help="How long a cancelled job is kept."
     )
     keep_idempotency_s: float = setting(
-        "EMP_KEEP_IDEMPOTENCY_S", default=86_400.0, parse=number(1), help="How long an idempotency key is remembered."
+        "EMP_KEEP_IDEMPOTENCY_S",
+        default=86_400.0,
+        parse=number(1, _CENTURY_S),
+        help="How long an idempotency key is remembered.",
     )
     events_max: int = setting(
         "EMP_EVENTS_MAX",
         default=20_000,
-        parse=whole(1000),
+        parse=whole(1000, _MANY),
         help="Entries that the stream of all events keeps, of up to 16 events each.",
     )
     wait_replicas: int = setting(
@@ -338,7 +358,10 @@ class Settings:
         help="Replicas of Redis that must have a submitted job, and a job's outcome, before it counts; 0: none.",
     )
     redis_wait_s: float = setting(
-        "EMP_REDIS_WAIT_S", default=60.0, parse=number(0), help="How long a command waits for Redis when it starts."
+        "EMP_REDIS_WAIT_S",
+        default=60.0,
+        parse=number(0, _CENTURY_S),
+        help="How long a command waits for Redis when it starts.",
     )
     log_level: str = setting(
         "EMP_LOG_LEVEL",

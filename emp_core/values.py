@@ -8,10 +8,15 @@ from typing import Any
 __all__ = ["age", "ages", "flag", "json_object", "number", "one_of", "text", "whole", "words"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SHOWN = 20
 
 
 def text(value: str) -> str:
-    """Any text."""
+    """Any text: what cannot be sent in UTF-8 is none."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text in UTF-8") from None
     return value
 
 
@@ -68,7 +73,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def words(value: str) -> tuple[str, ...]:
     """Words separated by commas."""
-    return tuple(word for part in value.split(",") if (word := part.strip()))
+    return tuple(word for part in text(value).split(",") if (word := part.strip()))
 
 
 def age(value: str) -> float:
@@ -95,16 +100,31 @@ def ages(value: str) -> dict[str, float]:
 
 
 def json_object(value: str) -> dict[str, Any]:
-    """A JSON object."""
+    """A JSON object that can be told on: its numbers are finite, its texts have whole characters."""
     try:
-        parsed = json.loads(value)
+        parsed = json.loads(value, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+        json.dumps(parsed, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise ValueError(f"expected a JSON object: {error}") from None
+    except UnicodeEncodeError:
+        raise ValueError("expected a JSON object, and it holds half of a surrogate pair") from None
     except RecursionError:
         raise ValueError("expected a JSON object, and it is nested too deeply") from None
     if not isinstance(parsed, dict):
         raise ValueError("expected a JSON object")  # noqa: TRY004 - what every parser raises
     return parsed
+
+
+def _finite(value: str) -> float:
+    read = float(value)
+    if not math.isfinite(read):
+        raise ValueError(f"expected a JSON object, and {value[:_SHOWN]} in it is no finite number")
+    return read
+
+
+def _whole(value: str) -> int:
+    _finite(value)  # one that no float can hold cannot be compared with floats
+    return int(value)
 
 
 def _bounds(minimum: float, maximum: float | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from emp_core.config import Settings
+from emp_core.config import Settings, whole
 from emp_core.errors import ConfigError
 from emp_core.plugins.loaded import Plugins
 from emp_core.services.resolve import ServiceBinding, load_mapping, resolve_workers
@@ -54,6 +54,9 @@ def _worker_name(settings: Settings, types: Sequence[str], index: int, count: in
     return f"{'-'.join(dict.fromkeys(types))}-{own}{numbered}"
 
 
+_COUNT = whole(1, 100_000)
+
+
 def capacity_of(settings: Settings, service: str) -> int | None:
     """Jobs at once on a service, if the operator said.
 
@@ -65,9 +68,12 @@ def capacity_of(settings: Settings, service: str) -> int | None:
         name, equals, count = item.rpartition("=")
         if equals and name.strip() != service:
             continue
-        if not count.strip().isdecimal() or int(count) < 1:
-            raise ConfigError(f"EMP_CONCURRENCY has {item!r}", hint="write a number, or service=number, of 1 or more")
-        capacity = int(count)
+        try:
+            capacity = _COUNT(count)
+        except ValueError:
+            raise ConfigError(
+                f"EMP_CONCURRENCY has {item[:80]!r}", hint="write a number, or service=number, from 1 to 100000"
+            ) from None
     return capacity
 
 
