@@ -1,7 +1,7 @@
 """What is wrong with a spec: everything, each with the field that it stands in. Values of secrets are not repeated."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import fields
@@ -44,10 +44,9 @@ def problems_of(given: JobSpec) -> list[str]:
         if value is not None and not (is_finite(value) and value > 0):
             problems.append(f"{name}: expected a number of seconds above 0, not {in_brief(value)}")
     for name in ("start_at", "deadline_at"):
-        moment = getattr(spec, name)
-        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-            problems.append(f"{name}: expected an aware datetime (with a time zone), not {in_brief(moment)}")
-    if spec.labels:
+        if (moment := getattr(spec, name)) is not None:
+            problems += _moment_problem(name, moment)
+    if spec.labels != {}:  # without asking what it is: most jobs have none
         problems += _label_problems(spec.labels)
     if spec.ctx is not None:
         problems += destination_problems(spec.ctx)
@@ -66,6 +65,16 @@ def _name_problem(name: str, value: Any) -> list[str]:
         return [f"{name}: expected a text that is not empty, not {in_brief(value)}"]
     if len(value) > _NAME_MAX or not value.isprintable():
         return [f"{name}: expected at most {_NAME_MAX} printable characters"]
+    return []
+
+
+def _moment_problem(name: str, value: Any) -> list[str]:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        return [f"{name}: expected an aware datetime (with a time zone), not {in_brief(value)}"]
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return [f"{name}: expected a time in the years 1 to 9999 in UTC, not {in_brief(value)}"]
     return []
 
 

@@ -5,19 +5,20 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from math import isfinite
 from sys import intern
 from typing import Any
 
 import cattrs
 from attrs import evolve, frozen
 
-from emp_core.errors import ConfigError, PayloadTooLarge
+from emp_core.errors import ConfigError, PayloadTooLarge, QueueError
 from emp_core.jobs.checking import problems_of
 from emp_core.jobs.destinations import shown_storage
 from emp_core.jobs.inputs import INPUT_KEY, inputs_of, without_contents
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
-from emp_core.jobs.requirements import Requirement
+from emp_core.jobs.requirements import Requirement, in_brief, kind_of
 from emp_core.jobs.states import JobState
 from emp_core.log.redaction import without_secrets
 
@@ -40,6 +41,7 @@ _NUMBERS = ("estimated_duration_s", "timeout_s")
 _KEY, _KEY_FIELD = "accountKey", "ctx_key"
 _DEEPEST = 200
 """Python's own JSON reads what it wrote only where calls do not stand deeper than they did there."""
+_PROBLEM_MAX = 200
 
 _converter = cattrs.Converter()
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -87,11 +89,15 @@ def loads(text: str) -> Any:
 
 def to_us(moment: datetime) -> int:
     """Microseconds since 1970 of an aware datetime."""
-    return round(moment.timestamp() * 1e6)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def from_us(text: str | float | None) -> datetime | None:
-    """The datetime of microseconds since 1970, as Redis has them."""
+    """The datetime of microseconds since 1970, as Redis has them.
+
+    Raises:
+        ValueError, OverflowError: no number, or no time in the years 1 to 9999.
+    """
     return _EPOCH + int(text) * _MICROSECOND if text else None
 
 
@@ -125,7 +131,7 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int, said: JobSpec | None =
     if spec.type is not None and spec.type != spec.service_required:
         pairs += ("type", spec.type)
     if spec.priority != DEFAULT_PRIORITY:
-        pairs += ("priority", str(spec.priority))
+        pairs += ("priority", str(int(spec.priority)))  # the text of a number with a name of its own is that name
     if lane != spec.service_required:
         pairs += ("lane", lane, "requirement", requirement)
     for name in _TEXTS:
@@ -135,7 +141,7 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int, said: JobSpec | None =
         if (value := getattr(spec, name)) is not None:
             pairs += (name, repr(float(value)))
     if spec.max_attempts is not None:
-        pairs += ("max_attempts", str(spec.max_attempts))
+        pairs += ("max_attempts", str(int(spec.max_attempts)))
     if spec.labels:
         pairs += ("labels", dumps(dict(spec.labels)))
     if spec.ctx is not None:
@@ -209,24 +215,67 @@ def _is_deeper_than(levels: int, value: Any) -> bool:
 
 
 def decode_job(job_id: str, fields: Mapping[str, str], payload: str | None = None, *, max_attempts: int = 1) -> Job:
-    """A job from its hash.
+    """A job from its hash. What cannot be read of it is left out, and told in its ``unreadable``.
 
     Args:
         max_attempts: what holds for a job that does not say its own number.
+
+    Raises:
+        QueueError: its state is none that is known here.
     """
-    service = fields["service_required"]
-    known: dict[str, Any] = {"id": job_id, "type": service, "max_attempts": max_attempts}
+    service = fields.get("service_required", "")
+    known: dict[str, Any] = {"id": job_id, "service_required": service, "type": service, "max_attempts": max_attempts}
+    unreadable: list[str] = []
     # By what is there, not by what could be: most jobs have a third of it, and a worker does this for every job.
     for name, text in fields.items():
         if (decode := _DECODERS.get(name)) is not None:
-            known[intern(name)] = decode(text)  # Python looks for an argument's name itself before it compares texts
+            try:
+                # By the one text of the name: Python looks for an argument's name itself before it compares texts.
+                known[intern(name)] = decode(text)
+            except Exception as error:  # whatever is wrong with one of them, the others can be told
+                unreadable.append(_problem(name, error))
+    if "status" not in known:
+        raise QueueError(
+            f"job {job_id} is in a state that is not known here: {in_brief(fields.get('status'))}",
+            hint="a newer version of emp may have put it there: use that one",
+        )
     if "requirement" not in known:
         known["requirement"] = Requirement.plain(service)
     if _KEY_FIELD in fields and "ctx" in known:
         known["ctx"] = _with_key(known["ctx"], fields[_KEY_FIELD])
     if payload is not None:
-        known["payload"] = loads(payload)
+        try:
+            known["payload"] = loads(payload)
+        except Exception as error:
+            unreadable.append(_problem("payload", error))
+    if unreadable:
+        known["unreadable"] = tuple(unreadable)
     return Job(**known)
+
+
+def _problem(name: str, error: Exception) -> str:
+    return f"{name}: {type(error).__name__}: {error}"[:_PROBLEM_MAX]
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"expected a number, not {text}")
+    return number
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = loads(text)
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, not {kind_of(value)}")
+    return value
+
+
+def _destination(text: str) -> Destination:
+    ctx = Destination(**_object(text))
+    if not isinstance(ctx.storage, dict | None):
+        raise TypeError(f"expected an object as storage, not {kind_of(ctx.storage)}")
+    return ctx
 
 
 def _ctx_pairs(ctx: Destination) -> tuple[str, ...]:
@@ -246,13 +295,13 @@ _STATES = {state.value: state for state in JobState}
 _DECODERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys((*_TEXTS, "type", "service_required", "worker_id", "machine_id", "message", "service_job_id"), str),
     **dict.fromkeys(("priority", "max_attempts", "attempt", "crashes", "returned"), int),
-    **dict.fromkeys((*_NUMBERS, "progress"), float),
+    **dict.fromkeys((*_NUMBERS, "progress"), _number),
     **dict.fromkeys(("created_at", "start_at", "deadline_at", "started_at", "finished_at"), from_us),
-    **dict.fromkeys(("labels", "result", "usage"), loads),
+    **dict.fromkeys(("labels", "result", "usage"), _object),
     "status": _STATES.__getitem__,
-    "ctx": lambda text: Destination(**loads(text)),
+    "ctx": _destination,
     "requirement": Requirement.from_json,
-    "error": lambda text: JobError(**loads(text)),
+    "error": lambda text: JobError(**_object(text)),
     "cancel_requested": bool,
 }
 """Fields of the hash that a job has, and how each is read; the others are the scripts' own."""
@@ -318,5 +367,5 @@ _SHOWN = (
         "worker_id",
         "machine_id",
     ),
-    *("progress", "message", "cancel_requested", "result", "error", "service_job_id", "usage", "ctx"),
+    *("progress", "message", "cancel_requested", "result", "error", "service_job_id", "usage", "ctx", "unreadable"),
 )

@@ -149,6 +149,8 @@ class Job:
         returned: how often it came back without its attempt counting: given back by a worker, or retried after its end.
         progress: 0 to 100.
         service_job_id: the service's own id of the attempt's run, once known.
+        unreadable: what of it could not be read and was left out, each with its name and why: a newer version may have written
+            it, or somebody with a client of their own. A worker fails such a job.
     """
 
     id: str
@@ -186,6 +188,7 @@ class Job:
     error: JobError | None = None
     service_job_id: str | None = None
     usage: Mapping[str, Any] | None = None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def requirements(self) -> Requirements:

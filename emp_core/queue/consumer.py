@@ -24,15 +24,10 @@ _PATIENCE_S = 1.0
 
 @frozen
 class ClaimedJob:
-    """A job, and the token of the lease under which it may be worked on.
-
-    Attributes:
-        unreadable: why the job cannot be read here; nothing but its service is known then. Empty when it can.
-    """
+    """A job, and the token of the lease under which it may be worked on."""
 
     job: Job
     token: str
-    unreadable: str = ""
 
 
 @define  # as `Job` is, and for the same reason
@@ -255,12 +250,7 @@ class Consumer:
         return self._claimed(handed.token, handed.job_id, _pairs(handed.fields), handed.payload)
 
     def _claimed(self, token: str, job_id: str, fields: Mapping[str, str], payload: str) -> ClaimedJob:
-        most = self._settings.max_attempts
-        try:
-            return ClaimedJob(decode_job(job_id, fields, payload, max_attempts=most), token)
-        except Exception as error:  # whatever is wrong with one job, the others go on
-            known = {"service_required": fields["service_required"], "status": fields["status"]}
-            return ClaimedJob(decode_job(job_id, known, max_attempts=most), token, f"{type(error).__name__}: {error}")
+        return ClaimedJob(decode_job(job_id, fields, payload, max_attempts=self._settings.max_attempts), token)
 
     async def renew(self, leases: Sequence[Lease]) -> Renewal:
         """Keep this worker and the named leases alive, and pass on progress."""

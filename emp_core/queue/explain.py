@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import frozen
 
-from emp_core.jobs.codec import dumps
+from emp_core.jobs.codec import dumps, from_us, to_us
 from emp_core.jobs.matching import Match, customer_reasons, match
 from emp_core.jobs.model import Job
 from emp_core.jobs.requirements import Requirement
@@ -118,7 +118,9 @@ async def explain(calls: Calls, job: Job, workers: Sequence[WorkerView]) -> Expl
 
 async def _why_scheduled(calls: Calls, job: Job) -> str:
     due_us = await calls.repeated(lambda: calls.client.zscore(calls.keys.index("scheduled"), job.id))
-    when = f"{datetime.fromtimestamp(due_us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC" if due_us else "a moment from now"
+    # As a score, a time that is far away is not exact: the last one would be past all that can be told.
+    due = from_us(min(due_us, to_us(datetime.max.replace(tzinfo=UTC)))) if due_us else None
+    when = f"{due:%Y-%m-%d %H:%M:%S} UTC" if due else "a moment from now"
     if job.attempt and job.error is not None:
         return f"attempt {job.attempt} failed ({job.error.code}: {job.error.message}); the next one may begin at {when}"
     return f"it was submitted to begin at {when}"

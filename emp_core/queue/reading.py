@@ -3,14 +3,17 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from emp_core.errors import JobNotFound
+from emp_core.errors import JobNotFound, QueueError
 from emp_core.jobs.codec import decode_job
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
+from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
 from emp_core.queue.sending import packed
 
 __all__ = ["JobReader"]
+
+log = get_logger("emp.queue")
 
 _PAGE = 100
 _SMALL = "return redis.call('STRLEN', KEYS[1]) <= 16384 and redis.call('GET', KEYS[1]) or nil"
@@ -53,7 +56,12 @@ class JobReader:
         return _paired(flat)
 
     def decoded(self, job_id: str, fields: Mapping[str, str], payload: str | None = None) -> Job:
-        """A job from its hash. Raises JobNotFound: it is empty."""
+        """A job from its hash.
+
+        Raises:
+            JobNotFound: it is empty.
+            QueueError: its state is none that is known here.
+        """
         if "status" not in fields:
             raise JobNotFound(
                 f"there is no job {job_id}", hint="it never was, or it was kept for as long as it should be"
@@ -71,8 +79,13 @@ class JobReader:
             ids = await self._ids(state, start)
             for job_id, fields in zip(ids, await self._hashes(ids), strict=True):
                 # One that was deleted may still stand in the index.
-                if "status" in fields and service in (None, fields["service_required"]):
-                    yield decode_job(job_id, fields, max_attempts=self._max_attempts)
+                if "status" in fields and service in (None, fields.get("service_required")):
+                    try:
+                        job = decode_job(job_id, fields, max_attempts=self._max_attempts)
+                    except QueueError as error:
+                        log.warning("a job cannot be understood: it is left out", job=job_id, error=str(error))
+                    else:
+                        yield job
             start, full = start + _PAGE, len(ids) == _PAGE
 
     async def _ids(self, state: JobState, start: int) -> list[str]:

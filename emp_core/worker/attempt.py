@@ -145,8 +145,8 @@ class Attempts:
 
     async def _process(self, connector: Connector, held: Held) -> _Done:
         job = held.claimed.job
-        if held.claimed.unreadable:
-            raise InvalidJob(f"the job cannot be read by this worker: {held.claimed.unreadable}")
+        if job.unreadable:
+            raise InvalidJob(f"the job cannot be read by this worker: {'; '.join(job.unreadable)}")
         payload = connector.payload_of(job)
         if refusal := await connector.can_process_job(job):
             raise NotHere(refusal.reason)

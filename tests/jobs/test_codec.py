@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from attrs import evolve, fields
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from emp_core.jobs.checking import problems_of
 from emp_core.jobs.codec import (
     as_shown,
     decode_job,
@@ -125,9 +126,19 @@ def test_a_listing_has_no_payload():
     assert decode_job("a", {"status": "pending", "service_required": "echo"}).payload is None
 
 
-@given(moment=st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_moments_come_back_to_the_microsecond(moment: datetime):
-    assert from_us(str(to_us(moment))) == moment
+@given(moment=st.datetimes(timezones=st.timezones() | st.just(UTC)))
+@example(moment=datetime.max.replace(tzinfo=UTC))
+@example(moment=datetime.min.replace(tzinfo=UTC))
+@example(moment=datetime.max.replace(tzinfo=timezone(timedelta(hours=12))))
+@example(moment=datetime(2255, 6, 5, 23, 47, 34, 740993, UTC))
+@example(moment=datetime(1970, 1, 1, tzinfo=UTC))
+def test_every_moment_that_is_accepted_comes_back_to_the_microsecond(moment: datetime):
+    spec = JobSpec("echo", start_at=moment, deadline_at=moment)
+    assume(not problems_of(spec))
+    job = read_back(spec)
+    assert job.unreadable == ()
+    assert job.start_at == job.deadline_at == moment.astimezone(UTC)
+    assert as_shown(job)["start_at"] == moment.astimezone(UTC).isoformat()
 
 
 def test_moments_are_in_utc_whatever_their_zone_was():
@@ -240,7 +251,7 @@ def test_a_job_is_shown_as_json_without_what_was_not_said():
 def test_everything_that_is_known_of_a_job_is_shown():
     job = read_back(SPEC)
     apart = {"requirement", "worker_id", "machine_id", "message", "result", "error", "service_job_id", "usage"}
-    never_yet = {"created_at", "started_at", "finished_at"}
+    never_yet = {"created_at", "started_at", "finished_at", "unreadable"}
     assert {field.name for field in fields(Job)} - as_shown(job).keys() == apart | never_yet
 
 

@@ -1,7 +1,7 @@
 """What cannot be submitted: refused with every mistake at once, and without repeating a secret."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -14,6 +14,19 @@ from emp_core.jobs.requirements import Requirements
 
 AT = datetime(2030, 1, 31, 18, 0, 0, 123456, UTC)
 STORAGE = {"bucket": "pictures", "accountName": "name", "accountKey": "geheim"}
+
+
+class ZoneOfNowhere(tzinfo):
+    """A time zone that does not say how far from UTC it is: Python counts such a time as naive."""
+
+    def utcoffset(self, _moment: datetime | None) -> None:
+        return None
+
+    def tzname(self, _moment: datetime | None) -> str:
+        return "nowhere"
+
+    def dst(self, _moment: datetime | None) -> None:
+        return None
 
 
 def problems(spec: JobSpec) -> tuple[str, ...]:
@@ -84,6 +97,14 @@ def test_every_mistake_of_a_spec_is_told_at_once_with_its_field():
         ("ctx", Destination(prefix=7)),  # type: ignore[arg-type]
         ("ctx", Destination(filename="\ud800")),
         ("start_at", 1900000000),
+        ("start_at", datetime(2030, 1, 1, tzinfo=ZoneOfNowhere())),
+        ("start_at", datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))),
+        ("deadline_at", datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))),
+        ("labels", []),
+        ("labels", 0),
+        ("labels", False),
+        ("labels", ""),
+        ("labels", None),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named_and_no_secret_is_repeated(name: str, value: Any):

@@ -39,7 +39,8 @@ async def test_it_is_acknowledged_and_finished_even_if_it_cannot_be_read(queue: 
     told = evolve(await handed_to(hand), payload="{")
     assert await hand.acknowledge(told)
     claimed = hand.consumer.claimed(told)
-    assert claimed.unreadable.startswith("JSONDecodeError")
+    [problem] = claimed.job.unreadable
+    assert problem.startswith("payload: JSONDecodeError")
     assert (claimed.job.id, claimed.job.service_required) == ("a", "echo")
     assert await hand.finish(claimed, "failed", error="{}") == (1, "failed")
 
@@ -66,7 +67,7 @@ async def test_whatever_is_in_a_job_comes_over_as_it_is(queue: JobQueue, hands: 
     hand = await waiting(hands)
     await queue.submit(JobSpec("echo", payload, id="a", labels={"é ": "%s\n\\"}, customer_id="b:c {d}"))
     claimed = hand.consumer.claimed(await handed_to(hand))
-    assert claimed.unreadable == ""
+    assert claimed.job.unreadable == ()
     assert claimed.job == await queue.get("a")
     assert claimed.job.payload == payload
 
