@@ -1,7 +1,7 @@
 """`Worker`: one process's part in the queue. It touches no signals, no logging set-up and no event loop."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +45,7 @@ __all__ = ["Worker", "store_openers"]
 log = get_logger("emp.worker")
 
 _FLUSH_S = 5.0
+_CLOSE_S = 2.0
 _FIRST_LOOK_S = 2.0
 """How long a service may take to be connected before the worker says that it started."""
 
@@ -77,7 +78,7 @@ class Worker:
         self._stack = AsyncExitStack()
         self._drain = Drain(settings.grace_s)
         self._claimed_last = anyio.Event()
-        self._leaving = self._left = False
+        self._opened = self._leaving = self._left = False
         self._running: anyio.Event | None = None
         self._offering = Offering(self.id, settings, self._drain)
 
@@ -108,17 +109,18 @@ class Worker:
         async with AsyncExitStack() as stack:
             url = self._redis_url or await find_redis(self.settings)
             client = connect(url, self.settings)
-            stack.push_async_callback(_bounded, client.aclose)
+            stack.push_async_callback(_within, _CLOSE_S, client.aclose)
             await wait_for_redis(client, url, limit_s=self.settings.redis_wait_s)
             stores = Stores.from_settings(
                 self.settings, openers=store_openers(self._plugins), environ=self._environ, default=self._given_store
             )
-            stack.push_async_callback(_bounded, stores.aclose)
+            stack.push_async_callback(_within, _CLOSE_S, stores.aclose)
             await stores.get().check()
             self._wire(url, client, stores)
-            stack.push_async_callback(_bounded, self._inputs.aclose)
+            stack.push_async_callback(_within, _CLOSE_S, self._inputs.aclose)
             await self._inputs.folders.sweep()
             self._stack = stack.pop_all()
+            self._opened = True
         return self
 
     async def __aexit__(
@@ -126,12 +128,21 @@ class Worker:
     ) -> None:
         if self._running is None:
             self._left = True  # its connections are gone: whoever runs it yet finds nothing to do
-        elif not self._running.is_set():
-            # Whoever runs it in a task of its own may leave this block first; its connections must stay until it ended.
-            self.drain("its block was left") if error is None else self.stop()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(self.settings.grace_s + _FLUSH_S):
-                await self._running.wait()
-        await self._stack.__aexit__(kind, error, trace)
+        try:
+            if self._running is not None and not self._running.is_set():
+                await self._end(self._running, at_once=error is not None)
+        finally:
+            await self._stack.__aexit__(kind, error, trace)
+
+    async def _end(self, running: anyio.Event, *, at_once: bool) -> None:
+        """End what runs in a task of its own: its connections must stay until it ended."""
+        self.stop() if at_once else self.drain("its block was left")
+        try:
+            await _within(self.settings.grace_s + _FLUSH_S, running.wait)
+        except anyio.get_cancelled_exc_class():  # no shield keeps a Task.cancel() away
+            self.stop()
+            await _within(_FLUSH_S, running.wait)
+            raise
 
     def _wire(self, url: str, client: Any, stores: Stores) -> None:
         """Make the parts and tell them of each other. The tree of who tells whom is all here."""
@@ -195,8 +206,12 @@ class Worker:
         """Work until drained or cancelled. Started (for ``task_group.start``) once the worker is registered.
 
         Raises:
-            ConfigError: another process is alive under this worker's name.
+            ConfigError: another process is alive under this worker's name, this worker is not open, or it runs already.
         """
+        if not self._opened:
+            raise ConfigError(f"the worker {self.id} is not open", hint="run it within `async with worker:`")
+        if self._running is not None and not self._running.is_set():
+            raise ConfigError(f"the worker {self.id} runs already", hint="make another one, with another WORKER_ID")
         if self._left:
             task_status.started()
             return
@@ -215,9 +230,7 @@ class Worker:
                             await self._work(task_status)
                         self._group.cancel_scope.cancel()
                 finally:
-                    with anyio.CancelScope(shield=True):
-                        await self._give_back()
-                    outliving.cancel()
+                    recording.start_soon(self._leave, outliving, name="emp leaving")
         finally:
             self._running.set()
             if refusal is None:
@@ -282,12 +295,19 @@ class Worker:
         finally:
             self._claimed_last.set()
 
+    async def _leave(self, outliving: anyio.CancelScope) -> None:
+        """Give back what is left. A task of its own: whoever cancels the worker a second time does not reach it."""
+        try:
+            await self._give_back()
+        finally:
+            outliving.cancel()
+
     async def _give_back(self) -> None:
         """Every job that is still held goes back to the queue, and this worker out of it."""
         if self._left:
             return
         self._leaving = True
-        with anyio.move_on_after(_FLUSH_S) as flushing:
+        with anyio.move_on_after(_FLUSH_S, shield=True) as flushing:
             for held in self._leases.unfinished():
                 self._finisher.release(held)
             await self._finisher.flushed()
@@ -371,6 +391,6 @@ class Worker:
         self._claimer.wake()
 
 
-async def _bounded(close: Any) -> None:
-    with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-        await close()
+async def _within(limit_s: float, wait: Callable[[], Awaitable[object]]) -> None:
+    with anyio.move_on_after(limit_s, shield=True):
+        await wait()
