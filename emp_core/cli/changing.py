@@ -71,7 +71,7 @@ def _label(_context: click.Context, _parameter: click.Parameter, given: str | No
 @click.option("--label", callback=_label, metavar="K=V", help="With --failed: only jobs with this label.")
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     metavar="N",
     help=f"With --failed: at most so many; {_RETRIED_MOST} when not given.",
 )

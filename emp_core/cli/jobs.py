@@ -13,6 +13,7 @@ from emp_core.cli.hub import open_queue, prepared
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import emit, emit_failure, json_option, note, table
 from emp_core.cli.showing import age, emit_outcome, error_of, job_text
+from emp_core.cli.times import SECONDS
 from emp_core.cli.watching import watch_all
 from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
@@ -180,7 +181,7 @@ def watch(job_id: str | None, as_json: bool) -> int:
 
 @jobs.command()
 @click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--timeout", type=click.FloatRange(0), metavar="S", help="Wait at most so many seconds; the jobs go on.")
+@click.option("--timeout", type=SECONDS, metavar="S", help="Wait at most so many seconds; the jobs go on.")
 @json_option
 def wait(job_ids: tuple[str, ...], timeout: float | None, as_json: bool) -> int:
     """Wait until jobs are done; exit 1 when one of them failed or was cancelled, or is not done in time.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import clean, emit, json_option, note, warn
 from emp_core.cli.payload import apply_fields, read_payload
 from emp_core.cli.showing import emit_outcome
+from emp_core.cli.times import SECONDS, deadline, delay, moment
 from emp_core.config import Settings
 from emp_core.jobs.codec import as_shown, dumps
 from emp_core.jobs.model import DEFAULT_PRIORITY, Destination, Job, JobSpec
@@ -26,30 +27,6 @@ __all__ = ["submit"]
 
 _CTX_EXAMPLE = '{"storage": {"store": "final"}, "prefix": "shots/010", "retention": "draft"}'
 _REQUIREMENTS_EXAMPLE = '{"hardware": {"gpu_memory_mb": 16000}}'
-
-
-def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter("expected a time such as 2030-01-31T18:00 or 2030-01-31T18:00:00+01:00") from None
-    return moment.astimezone() if moment.tzinfo is None else moment
-
-
-def _deadline(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        return _moment(context, parameter, text)
-    try:
-        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-    except (ValueError, OverflowError):
-        deadline = datetime.min.replace(tzinfo=UTC)
-    if deadline <= datetime.now(UTC):
-        raise click.BadParameter("expected a time, or a number of seconds from now above 0")
-    return deadline
 
 
 def _requirements(_context: click.Context, _parameter: click.Parameter, text: str | None) -> dict[str, Any]:
@@ -104,9 +81,7 @@ def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[s
     "--priority", type=click.IntRange(0, 100), default=DEFAULT_PRIORITY, show_default=True, help="More is sooner."
 )
 @click.option("--wait", is_flag=True, help="Wait until the job is done; exit 1 when it failed.")
-@click.option(
-    "--wait-timeout", type=click.FloatRange(0), metavar="S", help="Wait at most so many seconds; the job goes on."
-)
+@click.option("--wait-timeout", type=SECONDS, metavar="S", help="Wait at most so many seconds; the job goes on.")
 @click.option(
     "--output",
     "folder",
@@ -129,12 +104,14 @@ def _labels(_context: click.Context, _parameter: click.Parameter, given: tuple[s
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="How long one attempt may take.")
 @click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="Attempts before the job fails.")
 @click.option(
-    "--start-at", callback=_moment, metavar="TIME", help="Not before this time (ISO 8601; local without a zone)."
+    "--start-at", callback=moment, metavar="TIME", help="Not before this time (ISO 8601; local without a zone)."
 )
-@click.option("--delay", type=click.FloatRange(0), metavar="S", help="Not before so many seconds from now.")
+@click.option(
+    "--delay", "later", type=SECONDS, callback=delay, metavar="S", help="Not before so many seconds from now."
+)
 @click.option(
     "--deadline",
-    callback=_deadline,
+    callback=deadline,
     metavar="S|TIME",
     help="The job fails when it is not done so many seconds from now, or by this time.",
 )
@@ -157,7 +134,7 @@ def submit(
     strict: bool,
     as_json: bool,
     start_at: datetime | None,
-    delay: float | None,
+    later: datetime | None,
     **given: Any,
 ) -> int:
     """Put a job for SERVICE into the queue, and print its id.
@@ -179,7 +156,7 @@ def submit(
       emp submit comfyui workflow.json --ctx '{"storage": {"store": "final"}, "prefix": "shots/010"}'
       emp submit comfyui workflow.json --model sd_xl_base_1.0.safetensors --requirements '{"hardware": {"gpu_memory_mb": 16000}}'
     """
-    if start_at is not None and delay is not None:
+    if start_at is not None and later is not None:
         raise click.UsageError("the start is given twice: as --start-at and as --delay")
     settings = prepared(quiet=("emp.submit",))
     if folder is not None:
@@ -197,7 +174,7 @@ def submit(
         customer_id=given["customer"],
         max_attempts=given["max_attempts"],
         timeout_s=given["timeout"],
-        start_at=start_at if delay is None else datetime.now(UTC) + timedelta(seconds=delay),
+        start_at=start_at or later,
         idempotency_key=given["idempotency_key"],
         labels=given["labels"],
         deadline_at=given["deadline"],

@@ -161,6 +161,25 @@ def test_a_deadline_that_is_none_is_refused(on_hub: Emp, text: str):
     assert on_hub("submit", "echo", "--deadline", text, "--json").code == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        *(("--delay", text) for text in ("1e12", "1e400", "inf", "nan", "-1", "soon")),
+        *(("--start-at", text) for text in ("0001-01-01T00:00", "soon", "", "2030-13-01")),
+        *(("--wait-timeout", text) for text in ("inf", "nan", "-1")),
+        *(("--deadline", text) for text in ("1e12", "9999-12-31T23:59:59.999999-05:00", "-inf")),
+        *(("--start-at", text) for text in ("0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00")),
+        *(("--timeout", text) for text in ("inf", "nan", "0")),
+        ("--max-attempts", "1" + "0" * 30),
+    ],
+)
+def test_a_time_that_no_clock_can_show_is_wrong_usage_and_names_the_option(on_hub: Emp, option: str, text: str):
+    ended = on_hub("submit", "echo", option, text, "--json")
+    assert (ended.code, ended.error["code"] in ("usage", "config")) == (2, True), ended.error
+    said = f"{ended.error['message']} {ended.error.get('problems')}"
+    assert option in said or option.strip("-").replace("-", "_") in said
+
+
 def test_a_delayed_job_is_scheduled(on_hub: Emp):
     job = on_hub("submit", "echo", "--delay", "3600", "--json").data
     assert job["status"] == "scheduled"
