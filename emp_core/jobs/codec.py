@@ -1,6 +1,5 @@
 """Between a job and its form in Redis: a flat hash of texts without defaults, and the payload apart from it."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from attrs import evolve, frozen
 from emp_core.errors import ConfigError, PayloadTooLarge, QueueError
 from emp_core.jobs.checking import problems_of
 from emp_core.jobs.destinations import shown_storage
+from emp_core.jobs.digests import digest_of
 from emp_core.jobs.inputs import INPUT_KEY, inputs_of, without_contents
 from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, JobError, JobSpec
 from emp_core.jobs.outcomes import JobResult
@@ -109,7 +109,7 @@ class EncodedSpec:
     """Names and values in turn, for the job's hash."""
     payload: str
     digest: str
-    """Of all that the submitter said; tells a repeated submit from a different one."""
+    """Of all that the submitter said, where it is needed: see `digest_of`."""
     lane: str
     requirement: str
 
@@ -152,8 +152,8 @@ def encode_spec(spec: JobSpec, *, max_payload_bytes: int, said: JobSpec | None =
         pairs += ("deadline_at", str(to_us(spec.deadline_at)))
     digest = ""
     if spec.id is not None or spec.idempotency_key is not None:
-        digest = _digest(pairs, payload) if said is None or said is spec else _digest_of(said, max_payload_bytes)
-        pairs += ("digest", digest)
+        digest = digest_of(pairs, payload) if said is None or said is spec else _digest_of(said, max_payload_bytes)
+        pairs += ("digest", digest.partition(" ")[0])
     return EncodedSpec(pairs, payload, digest, lane, requirement)
 
 
@@ -164,12 +164,6 @@ def _digest_of(said: JobSpec, max_payload_bytes: int) -> str:
 def _refuse_what_is_wrong(spec: JobSpec) -> None:
     if problems := problems_of(spec):
         raise ConfigError("the job cannot be submitted as it is", problems=tuple(problems))
-
-
-def _digest(pairs: Sequence[str], payload: str) -> str:
-    # Another try of the same call may belong to another trace.
-    said = [text for i in range(0, len(pairs), 2) if pairs[i] != "traceparent" for text in pairs[i : i + 2]]
-    return hashlib.sha256("\0".join((*said, payload)).encode()).hexdigest()[:24]
 
 
 def _lane_of(requirement: Requirement) -> tuple[str, str]:

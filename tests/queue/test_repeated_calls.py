@@ -3,6 +3,7 @@
 import pytest
 
 from emp_core.errors import DuplicateJob, QueueFull
+from emp_core.jobs.codec import encode_spec
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
 from emp_core.queue.consumer import Lease
@@ -120,6 +121,31 @@ async def test_an_idempotency_key_gives_the_first_job_again(queue: JobQueue, han
         await queue.submit(JobSpec("echo", {"n": 2}, idempotency_key="k"))
     with pytest.raises(DuplicateJob):
         await queue.submit(JobSpec("echo", {"n": 1}, idempotency_key="k", priority=60))
+
+
+async def test_the_same_body_in_another_order_gives_the_first_job_again(queue: JobQueue):
+    said = JobSpec("echo", {"a": 1, "b": {"c": 2, "d": 3}}, idempotency_key="k", labels={"x": "1", "y": "2"})
+    first = await queue.submit(said)
+    again = {"b": {"d": 3, "c": 2}, "a": 1}
+    repeated = await queue.submit(JobSpec("echo", again, idempotency_key="k", labels={"y": "2", "x": "1"}))
+    assert (repeated.id, repeated.payload) == (first.id, {"a": 1, "b": {"c": 2, "d": 3}})
+    with pytest.raises(DuplicateJob):
+        await queue.submit(JobSpec("echo", {**again, "a": 1.0}, idempotency_key="k", labels={"x": "1", "y": "2"}))
+
+
+async def test_a_job_that_came_before_order_made_no_difference_is_known_again_by_its_own_order(queue: JobQueue):
+    said = JobSpec("echo", {"b": 2, "a": 1}, id="a")
+    digest, before = encode_spec(said, max_payload_bytes=1000).digest.split()
+    [first] = await put(queue, "a", payload=said.payload)
+    assert await queue.client.hget(queue.keys.job("a"), "digest") == digest
+    await queue.client.hset(queue.keys.job("a"), "digest", before)
+    [again] = await put(queue, "a", payload=said.payload)
+    assert again.created_at == first.created_at
+    with pytest.raises(DuplicateJob):
+        await put(queue, "a", payload={"b": 3, "a": 1})
+    await queue.client.hdel(queue.keys.job("a"), "digest")
+    with pytest.raises(DuplicateJob):
+        await put(queue, "a", payload=said.payload)
 
 
 async def test_a_key_whose_job_was_forgotten_is_free_again(queue: JobQueue):

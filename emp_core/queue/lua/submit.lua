@@ -30,8 +30,8 @@ local function known(id, idempotency_key, digest)
     end
     first = id
   end
-  -- Without a digest the id was made by the queue: it is there because this very call was sent twice.
-  return first, digest == '' or redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') == digest
+  -- Without a digest the id was made by the queue: it is there because this very call was sent twice. Of digests there may be two.
+  return first, digest == '' or digest:find(redis.call('HGET', prefix .. 'jobs:' .. first, 'digest') or '-', 1, true) ~= nil
 end
 
 -- How many workers serve a lane, at least, once that is known; -1: the lane is new.
