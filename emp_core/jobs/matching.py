@@ -20,6 +20,7 @@ __all__ = [
     "ServiceOffer",
     "customer_reasons",
     "match",
+    "match_job",
     "models_of_any",
 ]
 
@@ -168,6 +169,16 @@ def match(requirement: Requirement, offered: Capabilities) -> Match | Mismatch:
         return Mismatch(tuple(reasons))
     failed_here = offered.worker_id in requirement.avoid
     return Match(name, _penalty_ms(requirement.asked, service) + (AVOID_PENALTY_MS if failed_here else 0.0))
+
+
+def match_job(requirement: Requirement, customer: str | None, offered: Capabilities) -> Match | Mismatch:
+    """Judge whether a worker can run the jobs of one customer (None: of nobody) in a lane.
+
+    A worker's own lists hold for every job of a lane, whether it asked for isolation or not.
+    """
+    verdict = match(requirement, offered)
+    refused = customer_reasons(customer, offered) if isinstance(verdict, Match) else ()
+    return Mismatch(tuple(refused)) if refused else verdict
 
 
 def _penalty_ms(asked: Requirements, service: ServiceOffer) -> float:

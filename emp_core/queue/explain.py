@@ -1,21 +1,20 @@
 """Why a job is where it is: its position, what it waits for, and what each live worker says to it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from attrs import frozen
 
-from emp_core.jobs.codec import dumps, from_us, to_us
-from emp_core.jobs.matching import Match, customer_reasons, match
+from emp_core.jobs.codec import from_us, to_us
+from emp_core.jobs.matching import Match, match_job
 from emp_core.jobs.model import Job
-from emp_core.jobs.requirements import Requirement
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 from emp_core.queue.estimate import Readiness, left_to_a_warmer_one_s, mean_run_s, place_of
 from emp_core.queue.workers import WorkerView
 
-__all__ = ["Explanation", "WorkerVerdict", "explain", "tell_unserved", "unserved_reasons"]
+__all__ = ["Explanation", "WorkerVerdict", "explain"]
 
 _ACTIVE_MOST = 5000
 
@@ -71,30 +70,6 @@ class Explanation:
         ]
         shown = {"job_id": self.job_id, "status": self.status.value, "summary": self.summary, "position": self.position}
         return {**shown, "estimate_s": self.estimate_s, "basis": self.basis, "workers": workers}
-
-
-def unserved_reasons(requirement: Requirement, workers: Sequence[WorkerView]) -> list[str]:
-    """Why no live worker can run such jobs; empty when one can."""
-    judged = [(worker.id, match(requirement, worker.capabilities)) for worker in workers]
-    if any(isinstance(verdict, Match) for _, verdict in judged):
-        return []
-    if not workers:
-        return ["no worker is alive"]
-    return [f"{name}: {', '.join(verdict.reasons)}" for name, verdict in judged if not isinstance(verdict, Match)]
-
-
-async def tell_unserved(
-    run: Callable[[str, Mapping[str, Any]], Awaitable[Any]], job_id: str, reasons: Sequence[str], *, events_max: int
-) -> None:
-    """Write into a job's events that nobody can run it, and mark the job so that it is told only once.
-
-    Args:
-        run: runs a script by its name.
-    """
-    fragment = f',"reasons":{dumps(list(reasons))}'
-    note = {"events_max": events_max, "id": job_id, "name": "unserved", "fragment": fragment}
-    if await run("note", note):
-        await run("mark", {"id": job_id, "field": "unserved"})
 
 
 async def explain(calls: Calls, job: Job, workers: Sequence[WorkerView]) -> Explanation:
@@ -158,12 +133,9 @@ async def _explain_pending(calls: Calls, job: Job, workers: Sequence[WorkerView]
 
 
 def _verdict(job: Job, worker: WorkerView, busy: dict[tuple[str, str], int]) -> WorkerVerdict:
-    verdict = match(job.requirement, worker.capabilities)
+    verdict = match_job(job.requirement, job.customer_id, worker.capabilities)
     if not isinstance(verdict, Match):
         return WorkerVerdict(worker.id, False, verdict.reasons)
-    # A worker's own lists hold for every job of a lane, whether it asked for isolation or not.
-    if refused := customer_reasons(job.customer_id, worker.capabilities):
-        return WorkerVerdict(worker.id, False, tuple(refused))
     service = worker.capabilities.services[verdict.service]
     taken = sum(busy.get((worker.id, accepted), 0) for accepted in service.accepts or (verdict.service,))
     return WorkerVerdict(worker.id, True, (), verdict.penalty_ms, taken, service.slots)

@@ -2,20 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 
 from emp_core.config import Settings
-from emp_core.errors import ConfigError
 from emp_core.jobs.ids import is_job_id
-from emp_core.jobs.requirements import Requirement
 from emp_core.queue.calls import keeping
-from emp_core.queue.explain import tell_unserved
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
-from emp_core.queue.workers import WorkerReader, WorkerView
+from emp_core.queue.unserved import Unserved
 
 __all__ = ["Housekeeping", "Sweep"]
 
@@ -58,7 +54,7 @@ class Housekeeping:
         self.worker_id = worker_id
         self._settings = settings
         self.keeper_s = min(_KEEPER_S, settings.lease_s)
-        self._workers = WorkerReader(self.keys)
+        self._unserved = Unserved(client, self.keys, self._run, events_max=settings.events_max)
         self._sweep = load_script("sweep").bound(self.keys, keeping(settings))
         self._audit = load_script("audit").bound(self.keys, {"events_max": settings.events_max})
 
@@ -88,25 +84,6 @@ class Housekeeping:
         next_due_s = None if due == "0" else max(0.0, (float(due) - float(now)) / 1e6)
         return Sweep(True, next_due_s, *(int(count) for count in counts))
 
-    async def unserved_jobs(self, most: int = 100) -> dict[str, Requirement]:
-        """The first jobs of lanes that nobody serves and that were not told so yet, with what they require."""
-        lanes = await self.client.zrange(self.keys.fixed("heads"), 0, most - 1)
-        async with self.client.pipeline(transaction=False) as pipe:
-            for lane in lanes:
-                pipe.zcard(self.keys.lane_workers(lane))
-                pipe.hget(self.keys.fixed("lanes"), lane)
-                pipe.zrange(self.keys.turns(lane), 0, 0)
-            replies = await pipe.execute()
-        found: dict[str, Requirement] = {}
-        for lane, serving, text, first in zip(lanes, replies[::3], replies[1::3], replies[2::3], strict=True):
-            if serving or text is None or not first:
-                continue
-            [job_id] = await self.client.zrange(self.keys.line(lane, first[0]), 0, 0) or [None]
-            if job_id and not await self.client.hexists(self.keys.job(job_id), "unserved"):
-                with suppress(ConfigError):  # the workers have said that they cannot read it
-                    found[job_id] = Requirement.from_json(text)
-        return found
-
     async def some_jobs(self, cursor: int, keys: int) -> tuple[int, list[str]]:
         """Ids of jobs among the next ``keys`` keys, and where to go on; 0 begins again."""
         start = f"{self.keys.namespace}jobs:"
@@ -122,13 +99,9 @@ class Housekeeping:
             mended += await self._audit(self.client, {}, job_ids[start : start + _AUDITED_AT_ONCE])
         return mended
 
-    async def workers(self) -> list[WorkerView]:
-        """The live workers."""
-        return await self._workers.read(self.client)
+    async def tell_unserved(self) -> int:
+        """Tell some waiting jobs that nobody can serve, in their events; gives how many. Called again it goes on."""
+        return await self._unserved.look()
 
-    async def tell_unserved(self, job_id: str, reasons: Sequence[str]) -> None:
-        """Write into a job's events that nobody can run it, and that this was written."""
-        await tell_unserved(self._run, job_id, reasons, events_max=self._settings.events_max)
-
-    async def _run(self, script: str, arguments: Mapping[str, Any]) -> Any:
-        return await load_script(script).bound(self.keys)(self.client, arguments)
+    async def _run(self, script: str, arguments: Mapping[str, Any], rest: Sequence[Any]) -> Any:
+        return await load_script(script).bound(self.keys)(self.client, arguments, rest)

@@ -7,7 +7,6 @@ import anyio
 
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
-from emp_core.queue.explain import unserved_reasons
 from emp_core.queue.housekeeping import Housekeeping
 
 __all__ = ["Keeper"]
@@ -19,6 +18,8 @@ _LOOK_S = 2.0
 _CLOCK_JUMP_S = 5.0
 _SETTLE_S = 2.0
 _UNSERVED_EVERY_S = 3.0
+_UNSERVED_SOON_S = 1.0
+"""Where one is, others are."""
 _AUDIT_EVERY_S = 2.0
 _AUDIT_KEYS = 400
 """Few at a time: jobs that are submitted meanwhile wait for it."""
@@ -76,9 +77,10 @@ class Keeper:
             return 0.0
         if swept.rescued or swept.dead_workers:
             log.warning("lost workers", rescued_jobs=swept.rescued, workers=swept.dead_workers)
-        await self._tell_unserved()
-        await self._audit()
         look_s = min(_LOOK_S, self._house.keeper_s / 3)
+        if await self._tell_unserved():
+            look_s = min(look_s, _UNSERVED_SOON_S)
+        await self._audit()
         if held_s > 0:
             look_s = min(look_s, held_s)
         return look_s if swept.next_due_s is None else min(look_s, max(0.01, swept.next_due_s))
@@ -100,19 +102,13 @@ class Keeper:
         if mended := await self._house.audit(job_ids):
             log.error("jobs that stood in no index were put back", jobs=mended)
 
-    async def _tell_unserved(self) -> None:
-        """Write into the first job of every lane that nobody serves that it waits for nothing, once."""
+    async def _tell_unserved(self) -> bool:
+        """Write into the events of jobs that nobody serves that they wait for nothing. Says whether it found some."""
         if self._clock() < self._look_for_unserved_at:
-            return
-        self._look_for_unserved_at = self._clock() + _UNSERVED_EVERY_S
-        waiting = await self._house.unserved_jobs()
-        if not waiting:
-            return
-        workers = await self._house.workers()
-        for job_id, requirement in waiting.items():
-            if reasons := unserved_reasons(requirement, workers):
-                log.warning("no live worker can run this job", job=job_id, reasons=reasons)
-                await self._house.tell_unserved(job_id, reasons)
+            return False
+        told = await self._house.tell_unserved()
+        self._look_for_unserved_at = self._clock() + (_UNSERVED_SOON_S if told else _UNSERVED_EVERY_S)
+        return told > 0
 
     def clock_seen(self, redis_s: float) -> None:
         """Told what Redis's clock says. When it went ahead of ours, leases look ended that are not, and get time to be renewed.

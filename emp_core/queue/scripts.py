@@ -35,6 +35,7 @@ SCRIPT_NAMES = (
     "sweep",
     "note",
     "mark",
+    "unserved",
     "reprioritize",
     "audit",
     "gap",

@@ -17,8 +17,8 @@ from emp_core.jobs.states import JobState
 from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
 from emp_core.queue.expecting import Expectations
-from emp_core.queue.explain import tell_unserved, unserved_reasons
 from emp_core.queue.scripts import load_script
+from emp_core.queue.unserved import tell_unserved, unserved_reasons
 from emp_core.queue.workers import WorkerView
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ _TRIP_LENGTH = 16 * 2**20
 up everybody else while it puts them away."""
 _ASK_EVERY_S = 1.0
 _ASKED_MOST = 1000
+_TOLD_MOST = 100
+"""So many jobs of one submit with the same requirement and customer are told at once that nobody can run them."""
 
 _Batch = Sequence[tuple[JobSpec, str, EncodedSpec]]
+_Asked = tuple[str, str | None]
+"""A requirement as JSON, and the customer."""
 _Call = tuple[Mapping[str, Any], Sequence[str]]
 
 
@@ -76,6 +80,7 @@ class Submitter:
         }
         self._script = load_script("submit").bound(calls.keys, constants)
         self._asked_at: dict[str, float] = {}
+        self._seen: Sequence[WorkerView] = ()
 
     async def submit(self, spec: JobSpec, *, strict: bool) -> Job:
         """What `JobQueue.submit` does."""
@@ -103,12 +108,13 @@ class Submitter:
             for spec, given in zip(prepared, said, strict=True)
         ]
         if strict:
-            self._refuse_unserved({entry.requirement for _, _, entry in encoded}, await self._workers())
+            asked = {(entry.requirement, spec.customer_id) for spec, _, entry in encoded}
+            self._refuse_unserved(asked, await self._workers())
         return encoded
 
     async def _submitted(self, batches: Sequence[_Batch], replies: Sequence[Any]) -> list[Job]:
         jobs: list[Job] = []
-        unserved: dict[str, Job] = {}
+        unserved: dict[_Asked, list[str]] = {}
         for batch, text in zip(batches, replies, strict=True):
             now, *answers = loads(text)
             created_at = from_us(now)
@@ -121,10 +127,10 @@ class Submitter:
                     continue
                 job = _new_job(job_id, spec, created_at, self._settings.max_attempts)
                 jobs.append(job)
-                if serving <= 0 and entry.requirement not in unserved and self._may_ask(entry.requirement):
-                    unserved[entry.requirement] = job
+                if serving <= 0:
+                    unserved.setdefault((entry.requirement, spec.customer_id), []).append(job_id)
         if unserved:
-            await self._warn_of_unserved(unserved, await self._workers())
+            await self._tell_unserved(unserved)
         return jobs
 
     async def _send_one(self, batch: _Batch) -> str:
@@ -175,19 +181,30 @@ class Submitter:
         self._asked_at[requirement] = now
         return True
 
-    def _refuse_unserved(self, requirements: Iterable[str], workers: Sequence[WorkerView]) -> None:
-        for requirement in map(Requirement.from_json, requirements):
-            if reasons := unserved_reasons(requirement, workers):
+    def _refuse_unserved(self, asked: Iterable[_Asked], workers: Sequence[WorkerView]) -> None:
+        for text, customer in asked:
+            requirement = Requirement.from_json(text)
+            if reasons := unserved_reasons(requirement, customer, workers):
                 raise NobodyServes(
                     f"no live worker can run this: {'; '.join(reasons)}", details={"requirement": requirement.as_dict()}
                 )
 
-    async def _warn_of_unserved(self, unserved: Mapping[str, Job], workers: Sequence[WorkerView]) -> None:
-        """Warn for each requirement that nobody serves, in the events of the job that came first with it."""
-        for requirement, job in unserved.items():
-            if reasons := unserved_reasons(Requirement.from_json(requirement), workers):
-                await tell_unserved(self._calls.run, job.id, reasons, events_max=self._settings.events_max)
-                log.warning("no live worker can run this job now", job=job.id, reasons=reasons)
+    async def _tell_unserved(self, taken: Mapping[_Asked, Sequence[str]]) -> None:
+        """Tell jobs whose lane nobody serves yet that nobody can run them. While no worker is alive, only one job for each
+        requirement that was just asked for: the keeper tells the others, and such a submit takes no longer than another."""
+        asked = {requirement for requirement, _ in taken if self._may_ask(requirement)}
+        if asked:
+            self._seen = await self._workers()
+        for (text, customer), job_ids in taken.items():
+            is_first = text in asked
+            asked.discard(text)
+            if not (is_first or self._seen):
+                continue
+            if reasons := unserved_reasons(Requirement.from_json(text), customer, self._seen):
+                some = job_ids[: _TOLD_MOST if self._seen else 1]
+                await tell_unserved(self._calls.run, some, reasons, events_max=self._settings.events_max)
+                if is_first:
+                    log.warning("no live worker can run this job now", job=job_ids[0], reasons=reasons)
 
 
 def _trips(encoded: _Batch) -> Iterator[_Batch]:

@@ -1,5 +1,4 @@
---- Sets a mark in a job's hash: that somebody follows it (watched: from now on its events are published as they happen),
---- that it was told that nobody serves it (unserved).
+--- Sets a mark in a job's hash: that somebody follows it (watched: from now on its events are published as they happen).
 --- argv: prefix id field
 --- returns: 1 set, 0 no such job
 

@@ -4,7 +4,7 @@
 --- keys: pending scheduled deadlines
 --- argv: prefix events_max step_us max_pending max_lanes keep_idempotency_ms count
 --- rest: per job: a JSON list (id lane requirement customer priority start_at deadline_at idempotency_key digest, then names and values of the hash), payload
---- returns: JSON [now, then per job code, id, how many workers serve its lane, at least (-1: the lane is new)]
+--- returns: JSON [now, then per job code, id, how many workers serve its lane, at least (-1: the lane is new), or 0 where those that are idle refuse its customer]
 --- codes: 1 taken, 0 the same job was there, -1 another job was there, -2 the queue is full, -3 too many lanes have jobs
 
 -- So many lanes that should have no jobs are looked at for one that may go.
@@ -74,9 +74,9 @@ for _ = 1, tonumber(count) do
     local later = start_at ~= '' and tonumber(start_at) > now
     local arrival = (later and tonumber(start_at) or now) - tonumber(priority) * tonumber(step_us)
     local status = later and 'scheduled' or 'pending'
-    local taker, idle
+    local taker, idle, is_refused
     if count == '1' and not later and fits_an_inbox(payload, spec) then
-      taker, idle = taker_for(lane, customer, now)
+      taker, idle, is_refused = taker_for(lane, customer, now)
     end
     redis.call('SET', job .. ':payload', payload)
     if idempotency_key ~= '' then
@@ -100,7 +100,7 @@ for _ = 1, tonumber(count) do
       end
       serving[lane] = serving[lane] or redis.call('ZCARD', prefix .. 'lane:' .. lane .. ':workers')
     end
-    answer(1, id, serving[lane])
+    answer(1, id, is_refused and 0 or serving[lane])
   end
 end
 

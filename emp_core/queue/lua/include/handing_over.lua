@@ -42,12 +42,15 @@ local function has_its_fill(customer, lane, cap)
 end
 
 -- The worker that a job may be handed to now, and on which terms; nil: it has to wait in its lane; and which worker is
--- idle for it, false: none.
+-- idle for it, false: none; then whether one that is idle refuses the customer.
 local function taker_for(lane, customer, now)
   local worker, penalty, said, is_silent = idle_for(lane, now, customer)
   local token, terms, room, handed = unpack(said or {}, 4, 7)
+  if not worker then
+    return nil, false, penalty
+  end
   if not room or terms == '' or penalty > 0 or is_silent or has_other_work(worker) then
-    return nil, worker or false
+    return nil, worker
   end
   local lease_us, cap, machine = string.match(terms, '^(%d+) (%d+) (.*)$')
   if has_its_fill(customer, lane, cap) then

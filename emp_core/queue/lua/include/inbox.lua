@@ -35,7 +35,8 @@ end
 
 -- The idle worker with the smallest penalty for the lane that can begin a job of the customer (nil: of anybody), of several
 -- the one whose turn is first, those that owe their word last; its penalty; what it said when it claimed last (free, allow,
--- deny, token, terms), with what became of it since (room, handed); and whether it owes its word.
+-- deny, token, terms), with what became of it since (room, handed); and whether it owes its word. Where there is none: nil,
+-- and whether an idle one refuses the customer.
 local function idle_for(lane, now, customer)
   local serving = prefix .. 'lane:' .. lane .. ':workers'
   local service = ' ' .. string.match(lane, '^[^@]+') .. ' '
@@ -102,7 +103,7 @@ local function idle_for(lane, now, customer)
     return false
   end
 
-  local silent
+  local silent, is_refused
   while unfit_count < UNFIT_MAX do
     local best, penalty = find()
     if not best or (silent and penalty > silent.penalty) then
@@ -113,8 +114,10 @@ local function idle_for(lane, now, customer)
     local free, allow, deny = unpack(said, 1, 3)
     -- Whether it could begin the job now: it said so when it claimed last. A worker that could not would be woken in vain,
     -- and the one that could would not be woken.
-    if (free and not string.find(free, service, 1, true)) or listed(allow) == false or listed(deny) then
+    local refuses = listed(allow) == false or listed(deny)
+    if refuses or (free and not string.find(free, service, 1, true)) then
       unfit[best], unfit_count = true, unfit_count + 1
+      is_refused = is_refused or refuses
     elseif not alive(best, now) then
       redis.call('ZREM', idle_key, best)
     elseif owes_its_word(said[7]) then
@@ -127,7 +130,7 @@ local function idle_for(lane, now, customer)
   if silent then
     return silent.worker, silent.penalty, silent.said, true
   end
-  return nil
+  return nil, is_refused
 end
 
 -- Wakes the worker that can begin a job of the lane soonest, if one is idle: until it claims, it is not idle but as good as
