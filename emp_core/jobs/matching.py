@@ -245,7 +245,7 @@ def _custom_reasons(asked: Requirements, offered: Capabilities, service: Service
     reasons += [
         f"capability {name} is {_shown(have, name)}, the job excludes {_wanted(unwanted)}"
         for name, unwanted in asked.exclude.items()
-        if name in have and _satisfies(have[name], unwanted)
+        if name in have and _items(unwanted) and _satisfies(have[name], unwanted)
     ]
     return reasons
 

@@ -26,7 +26,7 @@ class Requirements:
         hardware: least amounts, by the names of the worker's resources: ``gpu_memory_mb``, ``ram_mb``, ``cpu_cores`` …
         capabilities: custom ones. A number means at least, a list means all of, a text or a truth value means equal to, or one of
             the worker's list.
-        exclude: the same shapes; a worker that would satisfy one of them is refused.
+        exclude: the same shapes; a worker that would satisfy one of them is refused. An empty list excludes nobody.
         isolation: ``loose``: only workers that name the job's customer; ``strict``: only workers that serve nobody else.
     """
 

@@ -104,7 +104,6 @@ def test_models_that_are_not_loaded_cost_the_time_of_loading_them():
         (["a"], ["a", "b"], False),
         ("a", ["a"], True),
         ("a", ["a", "b"], False),
-        (["a"], [], True),
         ([4], [4], True),
         ([5], [4], False),
         # one among the worker's list
@@ -140,6 +139,13 @@ def test_a_capability_that_is_not_offered_is_refused_and_excludes_nothing():
     [why] = reasons(need({"capabilities": {"fast": True}}), offer())
     assert why == "capability fast is not offered, the job wants true"
     assert reasons(need({"exclude": {"fast": True}}), offer()) == ()
+
+
+@pytest.mark.parametrize("have", [["a"], [], "a", 1, True])
+@pytest.mark.parametrize("nothing", [[], ()])
+def test_an_empty_list_asks_nothing_of_a_capability_and_excludes_nobody(have: Any, nothing: Any):
+    assert reasons(need({"capabilities": {"c": nothing}}), offer(custom={"c": have})) == ()
+    assert reasons(need({"exclude": {"c": nothing}}), offer(custom={"c": have})) == ()
 
 
 def test_capabilities_may_name_the_machines_resources_and_the_operators_word_counts_first():
