@@ -101,6 +101,8 @@ def _listing(found: Sequence[Job]) -> str:
 def _said(job: Job) -> str:
     if job.error is not None and job.status is not JobState.COMPLETED:
         return f"{job.error.code}: {job.error.message}"
+    if job.unreadable:
+        return f"not all of it can be read: {'; '.join(job.unreadable)}"
     if job.cancel_requested and not job.status.is_final:
         return "is being cancelled"
     if job.status is JobState.ACTIVE:

@@ -1,7 +1,7 @@
 """Submitting: from specs to jobs in Redis, many per round trip."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +268,6 @@ def _new_job(job_id: str, spec: JobSpec, created_at: datetime | None, max_attemp
         traceparent=spec.traceparent,
         idempotency_key=spec.idempotency_key,
         created_at=created_at,
-        start_at=spec.start_at,
-        deadline_at=spec.deadline_at,
+        start_at=spec.start_at and spec.start_at.astimezone(UTC),
+        deadline_at=spec.deadline_at and spec.deadline_at.astimezone(UTC),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from select import select
 
 import pytest
+from redis import Redis
 
 from emp_core.jobs.ids import new_job_id
 
@@ -46,6 +47,19 @@ def test_a_job_is_shown_with_its_payload_and_its_outcome(on_hub: Emp):
     text = on_hub("jobs", "show", job).out
     assert '{"n": 1}' in text
     assert f"Job {job} completed" in text
+
+
+def test_a_job_of_which_something_cannot_be_read_is_listed_and_shown_and_says_so(hub: Hub, on_hub: Emp):
+    job = on_hub("submit", "nobody-serves-this", '{"n": 1}', "--json").data["id"]
+    with Redis.from_url(hub.url, protocol=2) as client:
+        client.hset(f"{hub.namespace}jobs:{job}", "deadline_at", "253402300800000000")
+    [line] = on_hub("jobs", "ls", "--service", "nobody-serves-this", "--state", "pending").out.splitlines()[1:]
+    assert line.startswith(job)
+    assert "not all of it can be read: deadline_at: OverflowError" in line
+    shown = on_hub("jobs", "show", job, "--json").data
+    assert (shown["payload"], len(shown["unreadable"])) == ({"n": 1}, 1)
+    assert "deadline_at: OverflowError" in on_hub("jobs", "show", job).out
+    assert on_hub("jobs", "cancel", job).code == 0
 
 
 def test_the_events_of_a_job_are_listed_in_order(on_hub: Emp):

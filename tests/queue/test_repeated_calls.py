@@ -1,5 +1,7 @@
 """Replies are lost: whoever makes the same call again gets the same answer, and nothing happens twice."""
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 
 from emp_core.errors import DuplicateJob, QueueFull
@@ -198,6 +200,14 @@ async def test_what_submit_gives_is_what_the_queue_has(queue: JobQueue):
         ]
     )
     assert given == [await queue.get(job.id) for job in given]
+
+
+async def test_submit_gives_times_in_utc_as_the_queue_does(queue: JobQueue):
+    at = datetime(2040, 1, 31, 18, tzinfo=timezone(timedelta(hours=5)))
+    given = await queue.submit(JobSpec("echo", start_at=at, deadline_at=at))
+    kept = await queue.get(given.id)
+    assert str(given.start_at) == str(kept.start_at) == "2040-01-31 13:00:00+00:00"
+    assert str(given.deadline_at) == str(kept.deadline_at) == str(kept.start_at)
 
 
 async def test_the_same_retry_is_made_once(queue: JobQueue, hands: Hands):
