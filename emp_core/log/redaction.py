@@ -7,7 +7,9 @@ from typing import Any
 __all__ = ["hide_secrets", "redact", "without_secrets"]
 
 _HIDDEN = "(hidden)"
-_DEPTH_MAX = 8
+_LEVELS_OF_FACTS = 8
+"""Less than those of JSON: what is logged may be any object, and hold itself."""
+_LEVELS_OF_JSON = 200
 
 # Compared with the letters of a key alone, so that api_key, apiKey and API-KEY are one.
 _SECRET_KEY = re.compile(
@@ -18,15 +20,18 @@ _NOT_A_LETTER = re.compile(r"[^a-z]")
 # Up to the last @ before a slash or a space: a password may hold an @ of its own. Or, where what follows the colon is no port,
 # up to the last @ of the word: a password that was not percent-encoded may hold a slash, too.
 _IN_URL = re.compile(
-    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<login>[^\s/?#\"'<>]*|[^\s/?#\"'<>:@\[]*:(?!\d+[/?#])[^\s\"'<>]{0,500})@",
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)(?P<login>[^\s/?#\"'<>]*|[^\s/?#\"'<>:@\[]*:(?!\d+[/?#])[^\s\"'<>]{0,500})@",
     re.IGNORECASE,
 )
 _IN_TEXT = re.compile(
-    r"(?P<name>\b(?:api[_-]?key|account[_-]?key|access[_-]?key|secret|token|password|sig|signature|x-amz-signature)"
-    r"[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s&;,\"'<>)}\]]+)",
+    r"(?P<name>(?<![a-z])(?:api[_-]?key|account[_-]?key|access[_-]?key|secret|token|password|sig|signature|x-amz-signature)"
+    r"[\"']?\s*[=:]\s*[\"']?)(?P<value>(?!\(hidden\))[^\s&;,\"'<>)}\]]+)",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"\b(?P<kind>bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+# What follows "basic" is a login only where it does not look like a word.
+_BEARER = re.compile(
+    r"\b(?P<kind>(?i:bearer)|(?i:basic)(?=\s+[A-Za-z+/]*(?:[0-9=]|[a-z][A-Z])))\s+[A-Za-z0-9._~+/=-]{6,}"
+)
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -36,7 +41,7 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     """
     for key, value in event.items():
         if key != "exc_info":
-            event[key] = _hidden(key, value, 0)
+            event[key] = _hidden(key, value, _LEVELS_OF_FACTS)
     return event
 
 
@@ -49,32 +54,25 @@ def hide_secrets(text: str) -> str:
 
 
 def without_secrets(value: Any) -> Any:
-    """A JSON value in which texts under names of secrets (``api_key``, ``token`` …) are hidden, and nothing else."""
-    if isinstance(value, Mapping):
-        return {
-            name: _HIDDEN if isinstance(inner, str) and inner and _is_secret(name) else without_secrets(inner)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [without_secrets(inner) for inner in value]
-    return value
+    """A JSON value as a log would show it: secrets are hidden by the names of keys and by what texts look like."""
+    return _hidden(None, value, _LEVELS_OF_JSON)
 
 
 def _is_secret(name: Any) -> bool:
     return isinstance(name, str) and _SECRET_KEY.search(_NOT_A_LETTER.sub("", name.lower())) is not None
 
 
-def _hidden(key: Any, value: Any, depth: int) -> Any:
+def _hidden(key: Any, value: Any, levels: int) -> Any:
     if value and _is_secret(key):
         return _HIDDEN
     if isinstance(value, str):
         return hide_secrets(value)
-    if depth >= _DEPTH_MAX:
+    if levels <= 0:
         return value if value is None or isinstance(value, bool | int | float) else _HIDDEN
     if isinstance(value, Mapping):
-        return {name: _hidden(name, inner, depth + 1) for name, inner in value.items()}
+        return {name: _hidden(name, inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_hidden(None, inner, depth + 1) for inner in value]
+        return [_hidden(None, inner, levels - 1) for inner in value]
     if isinstance(value, BaseException):
         return hide_secrets(f"{type(value).__name__}: {value}")
     return value

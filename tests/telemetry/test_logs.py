@@ -4,12 +4,13 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
 
 from emp_core.log.logger import get_logger
-from emp_core.log.redaction import hide_secrets
+from emp_core.log.redaction import hide_secrets, without_secrets
 from emp_core.telemetry.logs import configure_logs
 
 
@@ -168,7 +169,26 @@ def test_handlers_that_want_the_exception_itself_have_it(caplog: pytest.LogCaptu
         ('{"api_key": "abc"}', '{"api_key": "(hidden)"}'),
         ("mail to a@b about http://host/path@2", "mail to a@b about http://host/path@2"),
         ("5 tokens for the secretary", "5 tokens for the secretary"),
+        ("?access_token=abc&client_secret='x'&b=1", "?access_token=(hidden)&client_secret='(hidden)'&b=1"),
+        ("Authorization: Basic dXNlcjpwdw==", "Authorization: Basic (hidden)"),
+        ("a Basic understanding of basic photography", "a Basic understanding of basic photography"),
     ],
 )
 def test_secrets_in_texts_are_hidden_and_nothing_else(text: str, shown: str):
     assert hide_secrets(text) == shown
+    assert hide_secrets(shown) == shown, "hiding again changes nothing"
+
+
+def test_secrets_in_json_are_hidden_as_deep_as_they_stand_and_nothing_else():
+    value: Any = {"n": 1, "max_tokens": 5, "said": ["token=geheim", None], "headers": {"Cookie": {"a": "geheim"}}}
+    shown: Any = {"n": 1, "max_tokens": 5, "said": ["token=(hidden)", None], "headers": {"Cookie": "(hidden)"}}
+    for _ in range(50):
+        value, shown = [{"in": value}], [{"in": shown}]
+    assert without_secrets(value) == shown
+
+
+def test_what_nobody_can_look_through_is_hidden():
+    value: Any = "token=geheim"
+    for _ in range(900):
+        value = [value]
+    assert "geheim" not in json.dumps(without_secrets(value))
