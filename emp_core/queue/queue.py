@@ -144,10 +144,12 @@ class JobQueue:
         """Put many jobs into the queue, 500 per round trip, or fewer large ones. The jobs come back in the order of the specs.
 
         Refusals are raised for the first spec that was refused, after all were sent: what else was taken stays taken,
-        and submitting the same specs with their ids or idempotency keys again is harmless.
+        and submitting the same specs with their ids or idempotency keys again is harmless. Nothing is sent where a spec cannot
+        be used.
 
         Raises:
-            The same as `submit`.
+            The same as `submit`. What is wrong with specs is told of all of them, with their places, counted from 0:
+            ``specs[3].priority: expected …``; ``details["spec"]`` is the place of the first.
         """
         submitter = self._submitter or await self._made_submitter()
         return await submitter.submit_many(specs, strict=strict)

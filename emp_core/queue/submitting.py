@@ -17,6 +17,7 @@ from emp_core.jobs.states import JobState
 from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
 from emp_core.queue.expecting import Expectations
+from emp_core.queue.refusing import REFUSED, refuse_by_place
 from emp_core.queue.scripts import load_script
 from emp_core.queue.unserved import tell_unserved, unserved_reasons
 from emp_core.queue.workers import WorkerView
@@ -93,11 +94,18 @@ class Submitter:
         """What `JobQueue.submit_many` does."""
         batches: list[_Batch] = []
         replies: list[Any] = []
-        for trip in _trips(await self._prepared(list(specs), strict=strict)):
+        for trip in _trips(await self._prepared_many(list(specs), strict=strict)):
             some = [trip[start : start + _BATCH] for start in range(0, len(trip), _BATCH)]
             batches += some
             replies += await self._calls.repeated(partial(self._send, [_call_of(batch) for batch in some]))
         return await self._submitted(batches, replies)
+
+    async def _prepared_many(self, said: Sequence[JobSpec], *, strict: bool) -> _Batch:
+        try:
+            return await self._prepared(said, strict=strict)
+        except REFUSED:
+            await refuse_by_place(said, partial(self._prepared, strict=False))
+            raise
 
     async def _prepared(self, said: Sequence[JobSpec], *, strict: bool) -> _Batch:
         """The specs as they go into the queue."""

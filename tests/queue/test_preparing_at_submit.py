@@ -42,8 +42,8 @@ async def test_a_wrong_payload_is_refused_at_submit_and_nothing_is_in_the_queue(
     with pytest.raises(InvalidJob) as caught:
         await queue.submit_many([JobSpec("echo", {"fine": 1}), WRONG])
     assert caught.value.details["problems"] == [
-        "payload.$echo.steps: expected a whole number, not a text",
-        "payload.$echo.second: unknown; known are seconds, steps, fail, fail_attempts, retry_after_s, artifact",
+        "specs[1].payload.$echo.steps: expected a whole number, not a text",
+        "specs[1].payload.$echo.second: unknown; known are seconds, steps, fail, fail_attempts, retry_after_s, artifact",
     ]
     assert "hunter2" not in repr(caught.value.as_dict())
     assert sum((await queue.counts()).values()) == 0
