@@ -1,11 +1,14 @@
 """`SyncJobQueue`: the queue for scripts and notebooks, without ``await``."""
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from emp_core.config import Settings
 from emp_core.errors import QueueError
@@ -20,24 +23,24 @@ from emp_core.queue.queue import JobQueue
 from emp_core.queue.workers import WorkerView
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from emp_core.plugins.preparing import Preparer
 
 __all__ = ["SyncJobQueue"]
-
-T = TypeVar("T")
 
 
 class SyncJobQueue:
     """The same as `JobQueue`, for code that is not asynchronous. Its event loop runs in a thread of its own.
 
     ``with SyncJobQueue.connect(url) as queue: job = queue.wait(queue.submit(spec).id)``. Every method does what the method
-    of the same name of `JobQueue` does, and raises the same. It may be used from several threads.
+    of the same name of `JobQueue` does, and raises the same. It may be used from several threads, but not by a forked child,
+    where that thread is not: a child opens a queue of its own.
     """
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
+        self._loop: _Loop | None = None
 
     @classmethod
     def connect(
@@ -47,23 +50,25 @@ class SyncJobQueue:
         return cls(JobQueue.connect(url, settings=settings, prepare=prepare))
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal("asyncio"))
-            stack.enter_context(portal.wrap_async_context_manager(self._queue))
-            self._portal = portal
-            self._stack = stack.pop_all()
+        self._loop = _Loop.holding(self._queue)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._portal = None
-        self._stack.__exit__(kind, error, trace)
+        loop, self._loop = self._loop, None
+        if loop is not None and loop.is_here:
+            loop.close(kind, error, trace)
 
     def _call(self, call: Callable[[], Any]) -> Any:
-        if self._portal is None:
+        if self._loop is None:
             raise QueueError("the queue is not open", hint="use it as: with SyncJobQueue.connect(url) as queue")
-        return self._portal.call(call)
+        if not self._loop.is_here:
+            raise QueueError(
+                "the queue was opened by the process that this one was forked from",
+                hint="open one in this process: with SyncJobQueue.connect(url) as queue",
+            )
+        return self._loop.portal.call(call)
 
     def submit(self, spec: JobSpec, *, strict: bool = False) -> Job:
         """Put a job into the queue."""
@@ -72,7 +77,9 @@ class SyncJobQueue:
 
     def submit_many(self, specs: Iterable[JobSpec], *, strict: bool = False) -> list[Job]:
         """Put many jobs into the queue."""
-        jobs: list[Job] = self._call(lambda: self._queue.submit_many(specs, strict=strict))
+        # Here, and not in the loop's thread: what makes them may use the queue.
+        listed = list(specs)
+        jobs: list[Job] = self._call(lambda: self._queue.submit_many(listed, strict=strict))
         return jobs
 
     def get(self, job_id: str, *, payload: bool = True) -> Job:
@@ -127,7 +134,8 @@ class SyncJobQueue:
                     return
                 yield event
         finally:
-            self._call(following.aclose)
+            if self._loop is not None and self._loop.is_here:
+                self._call(following.aclose)
 
     def history(self, job_id: str) -> list[JobEvent]:
         """What was kept of what happened to the job."""
@@ -171,3 +179,62 @@ class SyncJobQueue:
         """What each attempt of the job took, and how it ended."""
         attempts: list[AttemptRecord] = self._call(lambda: self._queue.attempts(job_id))
         return attempts
+
+
+class _Loop:
+    """An event loop in a thread of its own, which holds the queue open.
+
+    Nothing is asked of it when it is collected: in a forked child there is no such thread, and it would never answer.
+    """
+
+    def __init__(self) -> None:
+        made: Future[BlockingPortal] = Future()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=_run, args=(made,), name="emp queue", daemon=True)
+        self._thread.start()
+        self.portal = made.result()
+        self._held: AbstractContextManager[JobQueue] | None = None
+
+    @classmethod
+    def holding(cls, queue: JobQueue) -> Self:
+        """A loop in which the queue is open."""
+        loop = cls()
+        held = loop.portal.wrap_async_context_manager(queue)
+        try:
+            held.__enter__()
+        except BaseException:
+            loop._end(cancel=True)
+            raise
+        loop._held = held
+        return loop
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process has its thread."""
+        return os.getpid() == self._process
+
+    def close(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the queue, and end the thread."""
+        try:
+            if self._held is not None:
+                self._held.__exit__(kind, error, trace)
+        finally:
+            self._end(cancel=kind is not None)
+
+    def _end(self, *, cancel: bool) -> None:
+        self.portal.call(self.portal.stop, cancel)
+        self._thread.join()
+
+
+def _run(made: "Future[BlockingPortal]") -> None:
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            made.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(serve)
+    except BaseException as error:
+        if made.done():
+            raise
+        made.set_exception(error)
