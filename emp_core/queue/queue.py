@@ -358,7 +358,11 @@ class JobQueue:
         Args:
             group: shared by readers that do the same work (webhooks, metrics).
             name: of this reader within the group.
-            start: where a new group begins: ``0`` for what is kept, ``$`` for what comes.
+            start: where a new group begins: ``0`` for what is kept, ``$`` for what comes, the position of a batch for what
+                came after it.
+
+        Raises:
+            ConfigError: one of the texts cannot be used; tells every mistake.
         """
         return EventReader(self._open.calls, group, name, start=start)
 

@@ -1,19 +1,25 @@
 """The stream of all events: replayed from any point, or shared out among the readers of a group."""
 
 import json
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any
 
 from attrs import frozen
 from redis import exceptions
 
+from emp_core.errors import ConfigError
+from emp_core.jobs.requirements import in_brief
 from emp_core.queue.calls import Calls
 from emp_core.queue.events import JobEvent, decode_event_fields
 
 __all__ = ["EventBatch", "EventReader"]
 
 _COUNT = 100
+_POSITION = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+_POSITION_MAX = 2**64
+_NAME_MAX = 128
 
 
 @frozen
@@ -37,10 +43,20 @@ class EventReader:
     Args:
         group: shared by readers that do the same work.
         name: of this reader within the group; the same one again takes up what it had not acknowledged.
-        start: where a new group begins: ``0`` for what is kept, ``$`` for what comes.
+        start: where a new group begins: ``0`` for what is kept, ``$`` for what comes, the position of a batch for what
+            came after it.
+
+    Raises:
+        ConfigError: one of the texts cannot be used; tells every mistake.
     """
 
     def __init__(self, calls: Calls, group: str, name: str, *, start: str = "0") -> None:
+        if problems := tuple(_problems(group, name, start)):
+            raise ConfigError(
+                "the events cannot be read like this",
+                problems=problems,
+                hint='for example event_reader("webhooks", "reader-1", start="0")',
+            )
         self._calls = calls
         self._key = calls.keys.fixed("events")
         self._group = group
@@ -129,6 +145,20 @@ class EventReader:
                 return None
             raise
         return replies[0][1] if replies else []
+
+
+def _problems(group: Any, name: Any, start: Any) -> Iterator[str]:
+    """What is wrong with a reader's texts, whatever they are: a program may have them from elsewhere."""
+    for what, text in (("group", group), ("name", name)):
+        if not isinstance(text, str) or not text.strip() or len(text) > _NAME_MAX or not text.isprintable():
+            yield f"{what}: expected 1 to {_NAME_MAX} printable characters, not {in_brief(text)}"
+    if start != "$" and not (isinstance(start, str) and _is_position(start)):
+        yield f"start: expected 0, $ or the position of a batch, such as 1767225600000-0, not {in_brief(start)}"
+
+
+def _is_position(text: str) -> bool:
+    """Whether it is an entry's id: one or two numbers of 64 bits (https://redis.io/docs/latest/develop/data-types/streams/)."""
+    return _POSITION.fullmatch(text) is not None and all(int(part) < _POSITION_MAX for part in text.split("-"))
 
 
 def _events(fields: dict[str, str]) -> tuple[JobEvent, ...]:

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 from attrs import evolve
 
+from emp_core.errors import ConfigError
 from emp_core.queue.queue import JobQueue
 from emp_core.queue.stream import EventBatch, EventReader
 
@@ -229,3 +231,31 @@ async def test_nothing_to_read_is_no_sign_that_redis_is_away(queue: JobQueue, ca
             await batches.next()
         assert quiet.cancelled_caught
     assert "redis is away" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "start", ["abc", "", "-", "1-", "1-2-3", "-1", "0\n", "٣", "\ud800", "1" * 30, str(2**64), 0, None]
+)
+async def test_a_start_that_is_no_position_is_refused_before_redis_is_asked(queue: JobQueue, start: Any):
+    with pytest.raises(ConfigError) as refused:
+        queue.event_reader("webhooks", "reader-1", start=start)
+    [problem] = refused.value.problems
+    assert problem.startswith("start: expected 0, $ or the position of a batch")
+    assert str(refused.value).encode()
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\ud800", "two\nlines", "x" * 129, 5, None])
+async def test_a_name_that_is_no_text_is_refused(queue: JobQueue, text: Any):
+    with pytest.raises(ConfigError) as refused:
+        queue.event_reader(text, text, start="abc")
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == ["group", "name", "start"]
+
+
+async def test_a_new_group_may_begin_after_a_batch(queue: JobQueue):
+    for name in ("a", "b", "c"):
+        await put(queue, name)
+    async with reading(queue.event_reader("first", "r1")) as batches:
+        position = (await batches.next()).position
+    async with reading(queue.event_reader("second", "r1", start=position)) as batches:
+        assert [event.job_id for _ in range(2) for event in (await batches.next()).events] == ["b", "c"]
