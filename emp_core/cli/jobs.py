@@ -12,7 +12,7 @@ from emp_core.cli.following import event_line, follow
 from emp_core.cli.hub import open_queue, prepared
 from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import emit, emit_failure, json_option, note, table
-from emp_core.cli.showing import age, emit_outcome, error_of, job_text
+from emp_core.cli.showing import age, as_waited_for, emit_outcome, error_of, job_text
 from emp_core.cli.times import SECONDS
 from emp_core.cli.watching import watch_all
 from emp_core.jobs.codec import as_shown
@@ -234,9 +234,9 @@ def _emit_waited(found: Sequence[Job], as_json: bool) -> int:
         for job in found:
             emit_outcome(job, as_json=False)
     elif failed:
-        emit_failure(error_of(failed[0]), [as_shown(job) for job in found])
+        emit_failure(error_of(failed[0]), [as_waited_for(job) for job in found])
     else:
-        emit([as_shown(job) for job in found], "", as_json=True)
+        emit([as_waited_for(job) for job in found], "", as_json=True)
     return FAILED if failed else DONE
 
 

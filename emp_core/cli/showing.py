@@ -5,27 +5,35 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from attrs import evolve
+
 from emp_core.cli.failures import DONE, FAILED
 from emp_core.cli.output import clean, emit, emit_failure, note, path_of
 from emp_core.jobs.codec import as_shown
 from emp_core.jobs.model import Job
 from emp_core.jobs.states import JobState
 
-__all__ = ["age", "emit_outcome", "error_of", "job_text", "outcome_text", "size_text"]
+__all__ = ["age", "as_waited_for", "emit_outcome", "error_of", "job_text", "outcome_text", "size_text"]
 
 _RESULT_MAX = 2000
 
 
 def emit_outcome(job: Job, *, as_json: bool) -> int:
-    """Print how a job ended; gives the exit code."""
+    """Print how a job ended, for whoever waited for it; gives the exit code."""
     if job.status is JobState.COMPLETED:
-        emit(as_shown(job), lambda: outcome_text(job), as_json=as_json)
+        emit(as_waited_for(job), lambda: outcome_text(job), as_json=as_json)
         return DONE
     if as_json:
-        emit_failure(error_of(job), as_shown(job))
+        emit_failure(error_of(job), as_waited_for(job))
     else:
         note(outcome_text(job))
     return FAILED
+
+
+def as_waited_for(job: Job) -> dict[str, Any]:
+    """A job for whoever waited for it: as it is shown to everybody, but with its result as the connector gave it."""
+    shown = as_shown(job)
+    return {**shown, "result": job.result} if "result" in shown else shown
 
 
 def error_of(job: Job) -> dict[str, Any]:
@@ -43,7 +51,7 @@ def outcome_text(job: Job) -> str:
     if data := result.get("data"):
         text = json.dumps(data, ensure_ascii=False)
         shown = (
-            text if len(text) <= _RESULT_MAX else f"{text[:_RESULT_MAX]}… (emp jobs show {job.id} --json has it all)"
+            text if len(text) <= _RESULT_MAX else f"{text[:_RESULT_MAX]}… (emp jobs wait {job.id} --json has it all)"
         )
         lines.append(f"Result     {clean(shown)}")
     if job.status is not JobState.COMPLETED and job.error is not None:
@@ -93,12 +101,13 @@ def _took(job: Job) -> str:
 def job_text(job: Job) -> str:
     """Everything that is known of a job."""
     lines = []
-    for name, value in as_shown(job).items():
+    shown = as_shown(job)
+    for name, value in shown.items():
         if name in ("result", "error", "status"):
             continue
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=dict)
         lines.append(f"{name:<18} {clean(text)[:_RESULT_MAX]}")
-    return "\n".join([*lines, "", outcome_text(job)])
+    return "\n".join([*lines, "", outcome_text(evolve(job, result=shown.get("result")))])
 
 
 def age(moment: datetime | None) -> str:

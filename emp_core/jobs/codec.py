@@ -20,7 +20,7 @@ from emp_core.jobs.model import DEFAULT_PRIORITY, Artifact, Destination, Job, Jo
 from emp_core.jobs.outcomes import JobResult
 from emp_core.jobs.requirements import Requirement, in_brief, kind_of
 from emp_core.jobs.states import JobState
-from emp_core.log.redaction import without_secrets
+from emp_core.log.redaction import hide_secrets, without_secrets
 
 __all__ = [
     "EncodedSpec",
@@ -34,6 +34,7 @@ __all__ = [
     "loads",
     "sendable",
     "to_us",
+    "told",
 ]
 
 _TEXTS = ("customer_id", "user_tier", "region", "pool", "traceparent", "idempotency_key")
@@ -41,6 +42,8 @@ _NUMBERS = ("estimated_duration_s", "timeout_s")
 _KEY, _KEY_FIELD = "accountKey", "ctx_key"
 _DEEPEST = 200
 """Python's own JSON reads what it wrote only where calls do not stand deeper than they did there."""
+_TOLD_MAX = 8_000
+"""A service may put a whole page into its message."""
 _PROBLEM_MAX = 200
 
 _converter = cattrs.Converter()
@@ -80,6 +83,11 @@ def dumps(value: Any) -> str:
 def sendable(text: object, most: int | None = None) -> str:
     """What a service told as Redis takes it, ``most`` characters of it: what UTF-8 cannot hold becomes a question mark."""
     return str(text)[:most].encode("utf-8", "replace").decode()
+
+
+def told(text: object, most: int = _TOLD_MAX) -> str:
+    """What a service told of a job or of itself, as it may stand in Redis: ``most`` characters of it, without secrets."""
+    return hide_secrets(sendable(text, most))
 
 
 def loads(text: str) -> Any:
@@ -332,7 +340,10 @@ def as_shown(job: Job) -> dict[str, Any]:
         shown[name] = value.isoformat() if isinstance(value, datetime) else value
     shown["status"] = job.status.value
     if "payload" in shown:
-        shown["payload"] = without_secrets(without_contents(shown["payload"]))
+        shown["payload"] = without_contents(shown["payload"])
+    for name in _SAID_BY_OTHERS:
+        if name in shown:
+            shown[name] = without_secrets(shown[name])
     shown["requirements"] = job.requirements.as_dict()
     if not shown["requirements"]:
         del shown["requirements"]
@@ -346,6 +357,8 @@ def as_shown(job: Job) -> dict[str, Any]:
     return shown
 
 
+_SAID_BY_OTHERS = ("payload", "labels", "result", "usage")
+"""What submitters and services put into a job, and nobody has looked through yet."""
 _SHOWN = (
     *("id", "type", "service_required", "status", "priority", "payload", "customer_id", "user_tier", "region", "pool"),
     *("requirements", "labels", "idempotency_key", "estimated_duration_s", "max_attempts", "timeout_s", "traceparent"),

@@ -8,6 +8,7 @@ from attrs import define, evolve, field, frozen
 
 from emp_core.jobs.requirements import NO_REQUIREMENTS, Requirement, Requirements
 from emp_core.jobs.states import JobState
+from emp_core.log.redaction import without_secrets
 
 __all__ = ["DEFAULT_PRIORITY", "Artifact", "Destination", "Job", "JobError", "JobSpec"]
 
@@ -54,6 +55,10 @@ class Artifact:
     metadata: Mapping[str, Any] = field(factory=dict)
 
 
+def _repr(value: Any) -> str:
+    return repr(without_secrets(value, is_json=False))
+
+
 def _requirements(given: Requirements | Mapping[str, Any] | None) -> Requirements:
     return given if isinstance(given, Requirements) else Requirements.from_dict(given)
 
@@ -82,7 +87,7 @@ class JobSpec:
     """
 
     service_required: str
-    payload: Any = field(factory=dict)
+    payload: Any = field(factory=dict, repr=_repr)
     type: str | None = None
     id: str | None = None
     priority: int = DEFAULT_PRIORITY
@@ -98,7 +103,7 @@ class JobSpec:
     deadline_at: datetime | None = None
     start_at: datetime | None = None
     idempotency_key: str | None = None
-    labels: Mapping[str, str] = field(factory=dict)
+    labels: Mapping[str, str] = field(factory=dict, repr=_repr)
     traceparent: str | None = None
 
     def with_requirements(self, found: Requirements) -> "JobSpec":
@@ -168,7 +173,7 @@ class Job:
     estimated_duration_s: float | None = None
     max_attempts: int = 1
     timeout_s: float | None = None
-    labels: Mapping[str, str] = field(factory=dict)
+    labels: Mapping[str, str] = field(factory=dict, repr=_repr)
     traceparent: str | None = None
     idempotency_key: str | None = None
     created_at: datetime | None = None
@@ -187,7 +192,7 @@ class Job:
     result: Mapping[str, Any] | None = field(default=None, repr=False)
     error: JobError | None = None
     service_job_id: str | None = None
-    usage: Mapping[str, Any] | None = None
+    usage: Mapping[str, Any] | None = field(default=None, repr=_repr)
     unreadable: tuple[str, ...] = ()
 
     @property

@@ -1,5 +1,8 @@
 """From a failure to an outcome: by the error's type, never by its text."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from attrs import frozen
 from tenacity import RetryCallState, wait_exponential_jitter
 
@@ -21,14 +24,18 @@ from emp_core.errors import (
     StorageUnavailable,
     UnsafeName,
 )
+from emp_core.jobs.codec import dumps, loads, told
 from emp_core.jobs.model import JobError
 from emp_core.jobs.outcomes import Failed, Release, Retry
+from emp_core.log.redaction import without_secrets
 
 __all__ = ["Backoff", "job_error", "outcome_of"]
 
 _PERMANENT = (InvalidJob, NotRepeated, InputError, AddressRefused, UnsafeName, DeadlineExceeded)
 _ELSEWHERE = (MissingModel, MissingNode, NotHere)
 _PAUSES_SERVICE = (AuthenticationFailed, QuotaExhausted, StorageUnavailable)
+_DETAILS_MAX = 32_000
+"""Characters of JSON."""
 
 
 @frozen
@@ -50,10 +57,22 @@ class Backoff:
 
 
 def job_error(error: BaseException, *, retryable: bool) -> JobError:
-    """The error as it stands in the job, without anything that only our own log may hold."""
+    """The error as it stands in the job, whatever a connector has put into it: without secrets, and without its hint, which is
+    for our own log.
+    """
     if isinstance(error, EmpError):
-        return JobError(error.code, error.message, retryable, error.details)
-    return JobError("unexpected", f"{type(error).__name__}: {error}", retryable)
+        return JobError(error.code, told(error.message), retryable, _details(error.details))
+    return JobError("unexpected", told(f"{type(error).__name__}: {error}"), retryable)
+
+
+def _details(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        text = dumps(details)
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        return {"details": told(repr(without_secrets(details, is_json=False)))}
+    hidden: dict[str, Any] = without_secrets(loads(text))
+    return hidden if len(text) <= _DETAILS_MAX else {"details": told(repr(hidden))}
 
 
 def outcome_of(error: Exception, *, attempt: int, max_attempts: int, backoff: Backoff) -> Failed | Release | Retry:

@@ -53,9 +53,13 @@ def hide_secrets(text: str) -> str:
     return _BEARER.sub(rf"\g<kind> {_HIDDEN}", text)
 
 
-def without_secrets(value: Any) -> Any:
-    """A JSON value as a log would show it: secrets are hidden by the names of keys and by what texts look like."""
-    return _hidden(None, value, _LEVELS_OF_JSON)
+def without_secrets(value: Any, *, is_json: bool = True) -> Any:
+    """A value as a log would show it: secrets are hidden by the names of keys and by what texts look like.
+
+    Args:
+        is_json: whether it is known to hold nothing that JSON cannot; else what stands deep in it is hidden, too.
+    """
+    return _hidden(None, value, _LEVELS_OF_JSON if is_json else _LEVELS_OF_FACTS)
 
 
 def _is_secret(name: Any) -> bool:

@@ -23,8 +23,8 @@ from emp_core.errors import (
     StorageUnavailable,
 )
 from emp_core.inputs.taking import InputTaking
-from emp_core.jobs.codec import dumps, encode_error, encode_result, sendable
-from emp_core.jobs.model import Job, JobError
+from emp_core.jobs.codec import dumps, encode_error, encode_result, told
+from emp_core.jobs.model import Job
 from emp_core.jobs.outcomes import Cancelled, Completed, Failed, JobResult, Release, Retry
 from emp_core.jobs.retry import Backoff, outcome_of
 from emp_core.log.logger import get_logger
@@ -43,9 +43,6 @@ log = get_logger("emp.worker")
 NotDone = Retry | Failed | Release | Cancelled
 
 _HANDED_ON = ("lost", "drained")
-_MESSAGE_MAX = 8_000
-_DETAILS_MAX = 32_000
-"""Characters of an error that go into the job; a service may put a whole page into its message."""
 
 
 @frozen
@@ -188,7 +185,7 @@ class Attempts:
 
     async def _tell_warning(self, job: Job, message: str) -> None:
         try:
-            await self.warn(job.id, sendable(message, _MESSAGE_MAX))
+            await self.warn(job.id, told(message))
         except AWAY as error:
             log.warning("a job could not be told of trouble: redis is away", job=job.id, error=str(error))
 
@@ -217,7 +214,7 @@ class Attempts:
                 job=job.id,
                 attempt=job.attempt,
                 code=failure.code,
-                error=sendable(failure.message, _MESSAGE_MAX),
+                error=told(failure.message),
             )
         else:
             log.error("attempt failed unexpectedly", job=job.id, attempt=job.attempt, exc_info=failure)
@@ -227,19 +224,19 @@ class Attempts:
         job, token = held.claimed.job, held.claimed.token
         match outcome:
             case Failed(error):
-                return Finish(job.id, token, "failed", error=_error_text(error), record=record)
+                return Finish(job.id, token, "failed", error=encode_error(error), record=record)
             case Cancelled():
                 return Finish(job.id, token, "cancelled", record=record)
             case Retry(error, delay_s, avoid_worker):
                 moved = evolve(job.requirement, avoid=(self.worker_id,)) if avoid_worker else None
                 where: dict[str, Any] = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
-                why = _error_text(error)
+                why = encode_error(error)
                 return Finish(job.id, token, "retry", delay_s=delay_s, error=why, record=record, **where)
             case Release(error, avoid_worker):
                 not_here = (*job.requirement.not_here, self.worker_id)
                 moved = evolve(job.requirement, not_here=not_here) if avoid_worker else None
                 where = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
-                why = _error_text(error) if error else ""
+                why = encode_error(error) if error else ""
                 return Finish(job.id, token, "release", error=why, record=record, **where)
 
 
@@ -291,16 +288,3 @@ def _usage_record(usage: Mapping[str, Any]) -> str:
         return ""
     told = ((name, usage.get(name)) for name in ("loading_ms", "cache_hits"))
     return "".join(f',"{name}":{dumps(value)}' for name, value in told if isinstance(value, (int, float)))
-
-
-def _error_text(error: JobError) -> str:
-    """An error as it goes into the job, whatever a connector has put into it."""
-    shown = evolve(error, message=sendable(error.message, _MESSAGE_MAX))
-    try:
-        text = encode_error(shown)
-        text.encode()
-    except (TypeError, ValueError, RecursionError):
-        text = ""
-    if text and len(text) <= _MESSAGE_MAX + _DETAILS_MAX:
-        return text
-    return encode_error(evolve(shown, details={"details": sendable(repr(error.details), _MESSAGE_MAX)}))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import anyio
 from attrs import define
 
-from emp_core.jobs.codec import sendable
+from emp_core.jobs.codec import sendable, told
 from emp_core.log.logger import get_logger
 from emp_core.queue.connection import AWAY
 from emp_core.queue.consumer import ClaimedJob, Consumer, Lease, Renewal
@@ -153,7 +153,7 @@ class Leases:
         """Take note of progress; it is sent on at most twice a second."""
         held.progress = percent
         if message is not None:
-            held.message = sendable(message, _MESSAGE_MAX)
+            held.message = told(message, _MESSAGE_MAX)
         self._changed.set()
 
     def put_out(self, held: Held, text: str) -> None:

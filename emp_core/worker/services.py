@@ -17,7 +17,7 @@ from emp_core.errors import (
     StorageError,
     StorageUnavailable,
 )
-from emp_core.jobs.codec import dumps
+from emp_core.jobs.codec import dumps, told
 from emp_core.jobs.matching import ServiceOffer
 from emp_core.log.logger import get_logger
 from emp_core.services.resolve import ServiceBinding
@@ -297,6 +297,7 @@ class ServiceRunner:
         return info
 
     def _withdraw(self, reason: str) -> None:
+        reason = told(reason)
         if self._withdrawn != reason:
             log.warning("service withdrawn", service=self.name, reason=reason)
             self._withdrawn = reason

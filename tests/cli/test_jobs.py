@@ -62,6 +62,22 @@ def test_a_job_of_which_something_cannot_be_read_is_listed_and_shown_and_says_so
     assert on_hub("jobs", "cancel", job).code == 0
 
 
+def test_secrets_in_a_result_are_given_to_whoever_waits_for_it_and_not_shown(on_hub: Emp):
+    said = {"text": "a plan", "url": "https://u:geheim@host/", "api_key": "geheim"}
+    hidden = {"text": "a plan", "url": "https://(hidden)@host/", "api_key": "(hidden)"}
+    submitted_and_waited = on_hub("submit", "echo", json.dumps(said), "--wait", "--json").data
+    job = submitted_and_waited["id"]
+    [waited] = on_hub("jobs", "wait", job, "--json").data
+    shown = on_hub("jobs", "show", job, "--json").data
+    assert submitted_and_waited["result"]["data"] == waited["result"]["data"] == said
+    assert submitted_and_waited["payload"] == shown["payload"] == shown["result"]["data"] == hidden
+    assert "geheim" not in on_hub("jobs", "show", job).out
+    listed = on_hub("jobs", "ls", "--state", "completed", "--limit", "1000", "--json")
+    assert job in ids(listed)
+    assert "geheim" not in listed.out + on_hub("jobs", "attempts", job, "--json").out
+    assert '"https://u:geheim@host/"' in on_hub("jobs", "wait", job).out
+
+
 def test_the_events_of_a_job_are_listed_in_order(on_hub: Emp):
     job = submitted(on_hub, "--wait")
     events = on_hub("jobs", "events", job, "--json").data
