@@ -322,7 +322,7 @@ class Settings:
         "EMP_MAX_RESULT_BYTES",
         default=256 * 2**10,
         parse=whole(1024, _TEXT_MAX),
-        help="Largest result kept in Redis; larger ones go to the artifact store.",
+        help="Largest result, and largest usage, kept in Redis; larger ones go to the artifact store.",
     )
     max_pending: int = setting(
         "EMP_MAX_PENDING", default=0, parse=whole(0, _MANY), help="Waiting jobs at which submit refuses; 0: no limit."

@@ -190,9 +190,12 @@ class Attempts:
             log.warning("a job could not be told of trouble: redis is away", job=job.id, error=str(error))
 
     async def _fit(self, context: JobContext, result: JobResult) -> _Done:
-        """The result as it is, or, when it is too large for Redis, one that refers to where it is stored."""
+        """The result as it is, or, when it or its usage is too large for Redis, one that refers to where that is stored."""
         usage, record = dumps(dict(result.usage)) if result.usage else "", _usage_record(result.usage)
-        usage.encode()  # what cannot be sent is this attempt's failure, too
+        if not self._fits(usage):
+            kept = await context.save(usage.encode(), "usage.json", "application/json", metadata={"kind": "usage"})
+            result = evolve(result, usage={"usage_artifact": kept.url}, artifacts=(kept, *result.artifacts))
+            usage = dumps(result.usage)
         text = encode_result(result)
         if self._fits(text):
             return _Done(result, text, usage, record)
@@ -204,6 +207,7 @@ class Attempts:
         return _Done(small, text, usage, record)
 
     def _fits(self, text: str) -> bool:
+        # What cannot be sent is this attempt's failure, too.
         return len(text) <= self.max_result_bytes and len(text.encode()) <= self.max_result_bytes
 
     def _outcome_of_failure(self, job: Job, failure: Exception) -> NotDone:
@@ -221,7 +225,7 @@ class Attempts:
         return outcome
 
     def _encode(self, held: Held, outcome: NotDone, record: str) -> Finish:
-        job, token = held.claimed.job, held.claimed.token
+        job, token, kept = held.claimed.job, held.claimed.token, held.checkpoint
         match outcome:
             case Failed(error):
                 return Finish(job.id, token, "failed", error=encode_error(error), record=record)
@@ -231,13 +235,13 @@ class Attempts:
                 moved = evolve(job.requirement, avoid=(self.worker_id,)) if avoid_worker else None
                 where: dict[str, Any] = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
                 why = encode_error(error)
-                return Finish(job.id, token, "retry", delay_s=delay_s, error=why, record=record, **where)
+                return Finish(job.id, token, "retry", delay_s=delay_s, error=why, record=record, checkpoint=kept, **where)
             case Release(error, avoid_worker):
                 not_here = (*job.requirement.not_here, self.worker_id)
                 moved = evolve(job.requirement, not_here=not_here) if avoid_worker else None
                 where = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
                 why = encode_error(error) if error else ""
-                return Finish(job.id, token, "release", error=why, record=record, **where)
+                return Finish(job.id, token, "release", error=why, record=record, checkpoint=kept, **where)
 
 
 def _time_limit_s(job: Job) -> float | None:

@@ -321,33 +321,6 @@ async def test_a_job_whose_deadline_has_passed_is_not_begun(
     assert steering.attempts == []
 
 
-async def test_a_result_too_large_for_redis_goes_to_the_store(
-    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, tmp_path
-):
-    import json
-
-    await start_worker(steered_binding(steering), max_result_bytes=2000)
-    job = await queue.submit(JobSpec("steered"))
-    (await steering.next()).complete({"text": "ü" * 1500})
-    done = await queue.wait(job.id, timeout=10)
-    assert done.result is not None
-    [artifact] = done.result["artifacts"]
-    assert done.result["data"] == {"result_artifact": artifact["url"]}
-    assert artifact["metadata"] == {"kind": "result"}
-    [file] = (tmp_path / "artifacts").rglob("*result.json")
-    assert json.loads(file.read_text("utf-8"))["data"] == {"text": "ü" * 1500}
-
-
-async def test_a_result_just_small_enough_stays(queue: JobQueue, start_worker: WorkerStarter, steering: Steering):
-    await start_worker(steered_binding(steering), max_result_bytes=2000)
-    job = await queue.submit(JobSpec("steered"))
-    frame = len('{"success":true,"data":{"text":""},"artifacts":[]}')
-    (await steering.next()).complete({"text": "x" * (2000 - frame)})
-    done = await queue.wait(job.id, timeout=10)
-    assert done.result is not None
-    assert done.result["artifacts"] == []
-
-
 async def test_a_store_that_fails_one_job_alone_costs_that_job_an_attempt(
     queue: JobQueue, start_worker: WorkerStarter, steering: Steering
 ):
