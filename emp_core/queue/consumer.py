@@ -114,6 +114,7 @@ class Finish:
         decision: ``completed``, ``failed``, ``cancelled``, ``retry`` or ``release``.
         lane, requirement: where the job waits from now on, when that changes.
         record: JSON members for the event, beginning with a comma, or nothing.
+        checkpoint: the service's id of the run, which the next attempt may adopt; it may not have been sent before.
     """
 
     job_id: str
@@ -126,6 +127,7 @@ class Finish:
     lane: str = ""
     requirement: str = ""
     record: str = ""
+    checkpoint: str = ""
 
 
 class Consumer:
@@ -289,6 +291,8 @@ class Consumer:
                 one.requirement,
                 one.record,
             )
+            if one.checkpoint:
+                told += (one.checkpoint,)
             rest += (dumps(told), one.result)
         [text] = await self._finish.together(
             self.client,

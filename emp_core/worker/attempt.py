@@ -192,7 +192,7 @@ class Attempts:
     async def _fit(self, context: JobContext, result: JobResult) -> _Done:
         """The result as it is, or, when it or its usage is too large for Redis, one that refers to where that is stored."""
         usage, record = dumps(dict(result.usage)) if result.usage else "", _usage_record(result.usage)
-        if not self._fits(usage):
+        if usage and not self._fits(usage):
             kept = await context.save(usage.encode(), "usage.json", "application/json", metadata={"kind": "usage"})
             result = evolve(result, usage={"usage_artifact": kept.url}, artifacts=(kept, *result.artifacts))
             usage = dumps(result.usage)
@@ -235,7 +235,9 @@ class Attempts:
                 moved = evolve(job.requirement, avoid=(self.worker_id,)) if avoid_worker else None
                 where: dict[str, Any] = {"lane": moved.lane, "requirement": moved.as_json()} if moved else {}
                 why = encode_error(error)
-                return Finish(job.id, token, "retry", delay_s=delay_s, error=why, record=record, checkpoint=kept, **where)
+                return Finish(
+                    job.id, token, "retry", delay_s=delay_s, error=why, record=record, checkpoint=kept, **where
+                )
             case Release(error, avoid_worker):
                 not_here = (*job.requirement.not_here, self.worker_id)
                 moved = evolve(job.requirement, not_here=not_here) if avoid_worker else None

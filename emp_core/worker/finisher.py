@@ -46,7 +46,8 @@ class Finisher:
 
     def release(self, held: Held) -> None:
         """Give a job back that has no outcome; the attempt does not count."""
-        self.hand_over(held, Release(), Finish(held.claimed.job.id, held.claimed.token, "release"))
+        job, token = held.claimed.job, held.claimed.token
+        self.hand_over(held, Release(), Finish(job.id, token, "release", checkpoint=held.checkpoint))
 
     async def flushed(self) -> None:
         """Wait until everything that was handed over is recorded."""

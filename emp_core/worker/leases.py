@@ -30,6 +30,7 @@ class Held:
         stopped: why the attempt was stopped from outside: ``cancelled``, ``lost``, ``drained``; empty if it was not.
         finished: whether it has an outcome, recorded or about to be.
         gpu: what was seen of the GPU meanwhile, once somebody looked.
+        checkpoint: the service's id of the run, as it was told last; ``service_job_id`` while it is to be sent yet.
     """
 
     claimed: ClaimedJob
@@ -39,6 +40,7 @@ class Held:
     gpu: GpuUse | None = None
     progress: float | None = None
     message: str = ""
+    checkpoint: str = ""
     service_job_id: str = ""
     text: str = ""
     text_at: int = 0
@@ -163,13 +165,13 @@ class Leases:
 
     def checkpoint(self, held: Held, service_job_id: str) -> None:
         """Take note of the service's id of the run."""
-        held.service_job_id = sendable(service_job_id, _MESSAGE_MAX)
+        held.checkpoint = held.service_job_id = sendable(service_job_id, _MESSAGE_MAX)
         self._changed.set()
 
     async def checkpoint_now(self, held: Held, service_job_id: str) -> None:
         """Keep the service's id of the run, and return when Redis has it, however long that takes."""
-        kept = sendable(service_job_id, _MESSAGE_MAX)
-        lease = Lease(held.claimed.job.id, held.claimed.token, service_job_id=kept)
+        held.checkpoint = sendable(service_job_id, _MESSAGE_MAX)
+        lease = Lease(held.claimed.job.id, held.claimed.token, service_job_id=held.checkpoint)
         renewal = await until_done("keeping a checkpoint", lambda: self._consumer.renew([lease]))
         if lease.job_id in renewal.lost:
             held.stop("lost")

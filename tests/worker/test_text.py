@@ -3,12 +3,16 @@
 from collections.abc import AsyncGenerator
 
 import anyio
+import pytest
 
+from emp_core import errors
 from emp_core.jobs.model import JobSpec
 from emp_core.queue.events import JobEvent
 from emp_core.queue.queue import JobQueue
 from emp_core.testing.steered import SteeredAttempt, Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
+
+from .waiting import until
 
 
 class Reader:
@@ -91,6 +95,33 @@ async def test_another_attempt_begins_with_no_text(queue: JobQueue, start_worker
     await reader.following.aclose()
     again.complete()
     await queue.wait(job.id, timeout=10)
+
+
+@pytest.mark.parametrize("how", ["failed", "drained"])
+async def test_a_checkpoint_made_just_before_the_attempt_ends_reaches_the_next_one(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, how: str
+):
+    """Sooner than the next renewal, with which it would have gone."""
+    first = await start_worker(steered_binding(steering), grace_s=0.05)
+    job = await queue.submit(JobSpec("steered", max_attempts=2))
+    attempt = await steering.next()
+    await attempt.context.progress(0.1)
+    await until(lambda: is_at(queue, job.id, 10.0))
+    await attempt.context.checkpoint("run-1")
+    if how == "failed":
+        attempt.fail(errors.JobFailed("try again"))
+    else:
+        first.worker.drain()
+        await first.until_ended()
+        await start_worker(steered_binding(steering))
+    again = await steering.next()
+    assert again.context.service_job_id == "run-1"
+    again.complete()
+    await queue.wait(job.id, timeout=10)
+
+
+async def is_at(queue: JobQueue, job_id: str, progress: float) -> bool:
+    return (await queue.get(job_id)).progress == progress
 
 
 async def test_a_secure_checkpoint_is_stored_when_the_call_returns(

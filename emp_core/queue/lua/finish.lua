@@ -2,7 +2,7 @@
 --- transitions: active>completed active>failed active>cancelled active>scheduled active>pending
 --- include: clock events inbox lines leave_active facts
 --- argv: prefix events_max count
---- rest: per item: a JSON list (id token decision delay_us error usage lane requirement record, '' where there is none), result
+--- rest: per item: a JSON list (id token decision delay_us error usage lane requirement record, '' where there is none; checkpoint, if there is one), result
 --- returns: JSON [per item: code, status]
 --- codes: 1 recorded, 0 the same outcome was recorded before, -1 the lease is lost
 
@@ -44,7 +44,7 @@ local function decide(id, facts, decision, delay_us, fields)
 end
 
 for i, item in ipairs(items) do
-  local id, token, decision, delay_us, err, usage, lane, requirement, record = unpack(item, 1, 9)
+  local id, token, decision, delay_us, err, usage, lane, requirement, record, checkpoint = unpack(item, 1, 10)
   local facts = facts_of(id)
   local ended = lease_ends[i] and tonumber(lease_ends[i]) < now
   if not facts or facts.token ~= token or (facts.status == 'active' and ended) then
@@ -58,6 +58,7 @@ for i, item in ipairs(items) do
     set(fields, 'result', ARGV[rest + 2 * i - 1])
     set(fields, 'error', err)
     set(fields, 'usage', usage)
+    set(fields, 'service_job_id', checkpoint or '')
     if lane ~= '' then
       set(fields, 'lane', lane)
       set(fields, 'requirement', requirement)
