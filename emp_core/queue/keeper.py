@@ -63,6 +63,7 @@ class Keeper:
             except AWAY as error:
                 log.warning("housekeeping waits for redis", error=str(error))
                 pause_s = 1.0
+                self._keeps = False  # the others could not reach it either, maybe
             with anyio.move_on_after(pause_s):
                 await self._due.wait()
 

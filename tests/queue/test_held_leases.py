@@ -183,6 +183,35 @@ async def test_a_keeper_that_may_not_rescue_yet_sleeps_until_it_may(queue: JobQu
     assert (await queue.get("a")).status is JobState.PENDING
 
 
+async def test_a_keeper_for_whom_redis_was_away_lets_the_others_renew_first(
+    queue: JobQueue, hands: Hands, monkeypatch: pytest.MonkeyPatch
+):
+    """All leases ended meanwhile, and it may be the first that reaches Redis again."""
+    keeper, time = await keeper_beside_an_ended_lease(queue, hands)
+    await keeper._round()
+    time.now += LEASE_S / 3 + 0.1
+    tried = anyio.Event()
+    real = keeper._house.redis_s
+
+    async def away() -> float:
+        tried.set()
+        raise exceptions.ConnectionError("gone")
+
+    monkeypatch.setattr(keeper._house, "redis_s", away)
+    async with anyio.create_task_group() as group:
+        group.start_soon(keeper.run)
+        keeper.keep()
+        await tried.wait()
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    monkeypatch.setattr(keeper._house, "redis_s", real)
+    await keeper._round()
+    assert (await queue.get("a")).status is JobState.ACTIVE
+    time.now += LEASE_S / 3 + 0.1
+    await keeper._round()
+    assert (await queue.get("a")).status is JobState.PENDING
+
+
 async def test_a_keeper_that_may_not_rescue_yet_is_told_of_what_else_is_due(queue: JobQueue, hands: Hands):
     await put(queue, "a")
     hand = await hands(lease_s=600.0)
