@@ -280,7 +280,7 @@ class Consumer:
         rest: list[str] = []
         for one in outcomes:
             delay_us = str(round(one.delay_s * 1e6))
-            told = (
+            told: tuple[str, ...] = (
                 one.job_id,
                 one.token,
                 one.decision,
