@@ -166,6 +166,10 @@ class Breaker:
             return free
         return min(1, free) if self.admits else 0
 
+    def room_at_all(self, places: int) -> int:
+        """How many jobs may run at once in so many places, free or not: one at most until it is closed."""
+        return places if self._state is BreakerState.CLOSED else min(1, places)
+
     def admit(self) -> Permit | None:
         """The right to send something, or None. While it is not closed, exactly one holds it at a time: the probe."""
         if self._state is not BreakerState.CLOSED:

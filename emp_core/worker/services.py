@@ -1,12 +1,13 @@
 """A service on this worker: its connector's life, its health, and whether it takes jobs."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 
 from emp_core.connectors.base import Connector, Health, ServiceInfo
-from emp_core.connectors.breaker import Breaker, BreakerPolicy, BreakerState, Permit
+from emp_core.connectors.breaker import Breaker, BreakerChange, BreakerPolicy, BreakerState, Permit
 from emp_core.errors import (
     AuthenticationFailed,
     EmpError,
@@ -18,7 +19,7 @@ from emp_core.errors import (
     StorageUnavailable,
 )
 from emp_core.jobs.codec import dumps, told
-from emp_core.jobs.matching import ServiceOffer
+from emp_core.jobs.matching import ModelOffer, ServiceOffer
 from emp_core.log.logger import get_logger
 from emp_core.services.resolve import ServiceBinding
 from emp_core.worker.contained import contained
@@ -88,7 +89,8 @@ class ServiceRunner:
         self._info = ServiceInfo(self.name, connector.version)
         self._withdrawn: str | None = "not connected yet"
         self._paused_until = 0.0
-        self._breaker = Breaker(_BREAKER, clock=clock)
+        self._breaker = Breaker(_BREAKER, clock=clock, on_change=self._breaker_changed)
+        self._misunderstood = ""
         self._look = anyio.Event()
         self.looked = anyio.Event()
         """Set once it is known whether the service takes jobs."""
@@ -100,7 +102,7 @@ class ServiceRunner:
         return ServiceOffer(
             connector=self._connector_name,
             version=self._info.version,
-            slots=self.slots.capacity,
+            slots=self._breaker.room_at_all(self.slots.capacity),
             models=self._info.models,
             withdrawn=self._withdrawn,
             accepts=self.accepts,
@@ -157,6 +159,10 @@ class ServiceRunner:
         if self._breaker.state is BreakerState.OPEN and not self._breaker.admits:
             self._withdraw(self._breaker.reason or "its jobs fail")
             self._look.set()
+
+    def _breaker_changed(self, change: BreakerChange) -> None:
+        if change.after is BreakerState.CLOSED:
+            self._on_change()  # there is room for more than one again
 
     def _pause(self, failure: AuthenticationFailed | QuotaExhausted) -> None:
         self._paused_until = self._clock() + _PAUSE_S
@@ -280,7 +286,8 @@ class ServiceRunner:
     async def _ask_health(self) -> Health:
         try:
             with anyio.fail_after(_HEALTH_LIMIT_S), contained():
-                return await self.connector.check_health()
+                health: Health = _expected(Health, await self.connector.check_health(), "check_health")
+                return health
         except TimeoutError:
             return Health(False, f"it did not answer within {_HEALTH_LIMIT_S:g} s")
         except Exception as error:  # the contract says that it raises nothing; one that does is not healthy
@@ -290,10 +297,17 @@ class ServiceRunner:
         try:
             with anyio.fail_after(_HEALTH_LIMIT_S), contained():
                 info = await self.connector.get_service_info()
-            dumps({**info.capabilities})  # what JSON cannot hold cannot be told to the queue
         except Exception as error:  # what it says of itself is not needed to give it jobs
             log.debug("the service does not tell about itself", service=self.name, error=str(error))
             return self._info
+        try:
+            _refuse_what_cannot_be_told(info)
+        except Exception as error:  # a connector's mistake; its service may work all the same
+            if str(error) != self._misunderstood:
+                self._misunderstood = str(error)
+                log.warning("what the connector tells of its service is left out", service=self.name, error=str(error))
+            return self._info
+        self._misunderstood = ""
         return info
 
     def _withdraw(self, reason: str) -> None:
@@ -302,3 +316,22 @@ class ServiceRunner:
             log.warning("service withdrawn", service=self.name, reason=reason)
             self._withdrawn = reason
             self._on_change()
+
+
+def _expected(kind: type, given: Any, what: str) -> Any:
+    """What a connector gave. Raises TypeError: it is of another type, which no checker of types has seen."""
+    if not isinstance(given, kind):
+        raise TypeError(f"{what} gave {type(given).__name__}, not {kind.__name__}")
+    return given
+
+
+def _refuse_what_cannot_be_told(given: object) -> None:
+    """Raises TypeError, ValueError: a part is of another type, or no JSON."""
+    info: ServiceInfo = _expected(ServiceInfo, given, "get_service_info")
+    _expected(str, info.version, "version")
+    for name, model in {} if info.models is None else _expected(Mapping, info.models, "models").items():
+        _expected(str, name, "a name in models")
+        _expected(ModelOffer, model, f"models[{name!r}]")
+    if info.other_models is not None:
+        _expected(ModelOffer, info.other_models, "other_models")
+    dumps({**_expected(Mapping, info.capabilities, "capabilities")})

@@ -19,6 +19,8 @@ from emp_core.testing.steered import SteeredConnector, Steering, steered_binding
 from emp_core.testing.workers import WorkerStarter
 from emp_core.worker.services import ServiceRunner
 
+from .waiting import until
+
 
 class SlowToTell(SteeredConnector):
     """Says what it is when it is told to."""
@@ -117,6 +119,67 @@ async def test_a_connector_that_was_cancelled_by_something_that_it_waited_for_en
         offered.append(runner.offer.withdrawn)
         group.cancel_scope.cancel()
     assert offered == ["RuntimeError: the plugin's code was cancelled by something that it waited for"]
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        None,
+        ServiceInfo("steered", "1", models=["sdxl"]),  # type: ignore[arg-type]
+        ServiceInfo("steered", "1", models={"sdxl": True}),  # type: ignore[dict-item]
+        ServiceInfo("steered", "1", models={7: ModelOffer()}),  # type: ignore[dict-item]
+        ServiceInfo("steered", "1", other_models=3.0),  # type: ignore[arg-type]
+        ServiceInfo("steered", None),  # type: ignore[arg-type]
+        ServiceInfo("steered", "1", capabilities=["x"]),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_connector_that_tells_of_its_service_in_other_types_is_warned_of_once_and_takes_jobs_all_the_same(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering, caplog: pytest.LogCaptureFixture, info: Any
+):
+    steering.info = info
+    running = await start_worker(steered_binding(steering))
+    for _ in range(2):
+        job = await queue.submit(JobSpec("steered"))
+        (await steering.next()).complete()
+        assert (await queue.wait(job.id, timeout=10)).status is JobState.COMPLETED
+        running.worker._offering.services["steered"]._look.set()
+    assert sum("is left out" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_a_connector_whose_health_is_of_another_type_gets_no_jobs_and_ends_no_worker(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    steering.health = None  # type: ignore[assignment]
+    await start_worker(steered_binding(steering))
+    [view] = await queue.workers()
+    assert view.capabilities.services["steered"].withdrawn == "TypeError: check_health gave NoneType, not Health"
+
+
+async def test_a_service_on_trial_offers_one_slot_until_its_job_succeeded(
+    queue: JobQueue, start_worker: WorkerStarter, steering: Steering
+):
+    """So explain says that it is busy, and nobody is told that a job begins at once."""
+    running = await start_worker(steered_binding(steering))
+    service = running.worker._offering.services["steered"]
+
+    async def offers(slots: int) -> bool:
+        [view] = await queue.workers()
+        offer = view.capabilities.services["steered"]
+        return offer.withdrawn is None and offer.slots == slots
+
+    service._breaker.trip("it failed too often")
+    service._breaker._open_until = 0.0
+    service._on_change()
+    await until(lambda: offers(1))
+    job = await queue.submit(JobSpec("steered"))
+    probe = await steering.next()
+    waits = await queue.submit(JobSpec("steered"))
+    assert "busy" in (await queue.explain(waits.id)).summary
+    probe.complete()
+    await queue.wait(job.id, timeout=10)
+    (await steering.next()).complete()
+    await queue.wait(waits.id, timeout=10)
+    await until(lambda: offers(4))
 
 
 async def test_a_service_that_says_what_json_cannot_hold_takes_jobs_all_the_same(
