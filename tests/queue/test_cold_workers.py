@@ -1,5 +1,7 @@
 """A worker that would have to load first leaves a job to one that is ready, for a while that is bounded."""
 
+from typing import Any
+
 import pytest
 
 from emp_core.queue.queue import JobQueue
@@ -89,7 +91,7 @@ async def test_after_four_refusals_the_call_ends(queue: JobQueue, hands: Hands):
 
 @pytest.mark.parametrize("lists", [{"customers_deny": ("acme",)}, {"customers_allow": ("other",)}])
 async def test_a_cold_worker_does_not_wait_for_one_that_refuses_the_customer(
-    queue: JobQueue, hands: Hands, lists: dict[str, tuple[str, ...]]
+    queue: JobQueue, hands: Hands, lists: dict[str, Any]
 ):
     cold = await hands({"echo": PENALTY_MS})
     for _ in range(5):
@@ -100,7 +102,7 @@ async def test_a_cold_worker_does_not_wait_for_one_that_refuses_the_customer(
 
 @pytest.mark.parametrize("lists", [{"customers_deny": ("other",)}, {"customers_allow": ("other", "acme")}])
 async def test_a_cold_worker_waits_for_one_that_takes_the_customer_behind_many_that_do_not(
-    queue: JobQueue, hands: Hands, lists: dict[str, tuple[str, ...]]
+    queue: JobQueue, hands: Hands, lists: dict[str, Any]
 ):
     cold = await hands({"echo": PENALTY_MS})
     for _ in range(5):
