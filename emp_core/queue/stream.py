@@ -12,6 +12,7 @@ from redis import exceptions
 from emp_core.errors import ConfigError
 from emp_core.jobs.requirements import in_brief
 from emp_core.queue.calls import Calls
+from emp_core.queue.connection import AWAY
 from emp_core.queue.events import JobEvent, decode_event_fields
 
 __all__ = ["EventBatch", "EventReader"]
@@ -28,7 +29,8 @@ class EventBatch:
 
     Attributes:
         position: of the batch in the stream; reading goes on after it.
-        gap: whether older entries were trimmed before this reader came to them: what they told is lost to it.
+        gap: whether older entries were trimmed before they were read, or before they were acknowledged: what they told is
+            lost to this reader.
     """
 
     position: str
@@ -62,29 +64,37 @@ class EventReader:
         self._group = group
         self._name = name
         self._start = start
+        self._gap = False
 
     async def batches(self) -> AsyncGenerator[EventBatch, None]:
         """Batches as they come, what this reader had not acknowledged first."""
         await self._calls.repeated(lambda: self._make_group(self._start))
-        position, gap = "0", False
+        last, again = "0", True
+
+        async def read() -> Any:
+            nonlocal again
+            try:
+                return await self._read(last if again else ">")
+            except AWAY:
+                again = True  # Redis counts what a lost reply told of as read: it is not among what is new
+                raise
+
         while True:
-            if position == ">":
-                gap = bool(await self._calls.run("gap", {"group": self._group})) or gap
-            entries = await self._calls.repeated(partial(self._read, position))
+            if not again and await self._calls.run("gap", {"group": self._group}):
+                self._gap = True
+            entries = await self._calls.repeated(read)
             if entries is None:
                 # Redis lost its data, and the group with it.
                 await self._calls.repeated(lambda: self._make_group("0"))
-                position, gap = ">", True
+                last, again, self._gap = "0", False, True
                 continue
-            if position != ">":
-                position = entries[-1][0] if entries else ">"
-            for entry_id, fields in entries:
+            again = again and bool(entries)
+            for last, fields in entries:
                 if not fields:  # trimmed before it was acknowledged: nobody can do anything about it any more
-                    await self._acknowledge(entry_id)
-                    gap = True
+                    await self._acknowledge(last)
+                    self._gap = True
                     continue
-                yield EventBatch(entry_id, _events(fields), gap)
-                gap = False
+                yield self._batch(last, fields)
 
     async def acknowledge(self, batch: EventBatch) -> None:
         """The batch is done with: it does not come again."""
@@ -94,21 +104,31 @@ class EventReader:
         await self._calls.repeated(lambda: self._calls.client.xack(self._key, self._group, position))
 
     async def take_over(self, idle_s: float) -> list[EventBatch]:
-        """Batches that another reader of the group has not acknowledged for ``idle_s``: it is probably gone."""
+        """Batches that another reader of the group has not acknowledged for ``idle_s``: it is probably gone.
+
+        Where some of them were trimmed meanwhile, the next batch of this reader tells of a gap: the first of these, or
+        else the next one of `batches`.
+        """
         await self._calls.repeated(lambda: self._make_group(self._start))
-        batches: list[EventBatch] = []
+        taken: list[Any] = []
         cursor = "0-0"
         while True:
-            cursor, entries = await self._calls.repeated(partial(self._claim, idle_s, cursor))
-            batches += [EventBatch(entry_id, _events(fields)) for entry_id, fields in entries if fields]
+            cursor, entries, trimmed = await self._calls.repeated(partial(self._claim, idle_s, cursor))
+            taken += entries
+            self._gap = self._gap or bool(trimmed)
             if cursor == "0-0":
-                return batches
+                return [self._batch(*entry) for entry in taken]
 
-    async def _claim(self, idle_s: float, cursor: str) -> tuple[str, Any]:
-        reply = await self._calls.client.xautoclaim(
+    async def _claim(self, idle_s: float, cursor: str) -> tuple[str, Any, Any]:
+        """Where to go on, the entries, and the ids of those that were trimmed: from now on they count as acknowledged."""
+        cursor, entries, trimmed = await self._calls.client.xautoclaim(
             self._key, self._group, self._name, min_idle_time=round(idle_s * 1000), start_id=cursor, count=_COUNT
         )
-        return reply[0], reply[1]
+        return cursor, entries, trimmed
+
+    def _batch(self, position: str, fields: dict[str, str]) -> EventBatch:
+        gap, self._gap = self._gap, False
+        return EventBatch(position, _events(fields), gap)
 
     async def _make_group(self, start: str) -> None:
         where: dict[str, Any] = {"id": start}

@@ -1,6 +1,6 @@
 """All events, for readers that share the work: nothing is missed unnoticed, and what was not acknowledged comes again."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ from emp_core.queue.stream import EventBatch, EventReader
 from .hands import Hands, put
 
 LIMIT_S = 10.0
+Meanwhile = Callable[[], Awaitable[object]]
+LoseReplies = Callable[[int, Meanwhile], None]
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,29 @@ class Batches:
 
 async def trim(queue: JobQueue, keep: int = 0) -> None:
     await queue.client.xtrim(queue.keys.fixed("events"), maxlen=keep, approximate=False)
+
+
+async def pending(queue: JobQueue) -> int:
+    """How many batches a group has read and not acknowledged."""
+    count: int = (await queue.client.xpending(queue.keys.fixed("events"), "g"))["pending"]
+    return count
+
+
+@pytest.fixture
+def lose_replies(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> LoseReplies:
+    """Loses so many of the next replies that tell of entries, after something else was done."""
+    read = queue.client.xreadgroup
+    to_lose: list[Meanwhile] = []
+
+    async def read_badly(*asked: Any, **how: Any) -> Any:
+        reply = await read(*asked, **how)
+        if to_lose and reply and reply[0][1]:
+            await to_lose.pop()()
+            raise ConnectionError("the reply was lost")
+        return reply
+
+    monkeypatch.setattr(queue.client, "xreadgroup", read_badly)
+    return lambda times, meanwhile: to_lose.extend([meanwhile] * times)
 
 
 async def has_group(queue: JobQueue) -> bool:
@@ -122,6 +147,45 @@ async def test_what_was_not_acknowledged_comes_again_to_the_same_reader(queue: J
         assert await batches.told() == [("submitted", "d")]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_batch_whose_reply_was_lost_comes_again_while_the_reader_runs(
+    queue: JobQueue, lose_replies: LoseReplies, times: int
+):
+    await put(queue, "kept")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert await batches.told(acknowledge=False) == [("submitted", "kept")]
+        await put(queue, "a", "b")
+        lose_replies(times, anyio.lowlevel.checkpoint)
+        assert [await batches.told() for _ in range(2)] == [[("submitted", "a")], [("submitted", "b")]]
+        await put(queue, "c")
+        assert await batches.told() == [("submitted", "c")]
+    assert await pending(queue) == 1
+
+
+async def test_a_lost_reply_delays_what_it_told_of_and_changes_no_order(queue: JobQueue, lose_replies: LoseReplies):
+    names = [f"j{i:03}" for i in range(130)]
+    await put(queue, *names)
+    async with reading(queue.event_reader("g", "r")) as batches:
+        lose_replies(1, anyio.lowlevel.checkpoint)
+        assert [event.job_id for _ in names for event in (await batches.next()).events] == names
+    assert await pending(queue) == 0
+
+
+async def test_it_is_told_when_what_a_lost_reply_told_of_was_trimmed(queue: JobQueue, lose_replies: LoseReplies):
+    await put(queue, "a")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert (await batches.next()).gap is False
+        await put(queue, "lost")
+
+        async def trimmed() -> None:
+            await trim(queue)
+            await put(queue, "c")
+
+        lose_replies(1, trimmed)
+        batch = await batches.next()
+    assert ([event.job_id for event in batch.events], batch.gap) == (["c"], True)
+
+
 async def test_what_a_reader_left_behind_is_taken_over_once_it_is_idle(queue: JobQueue):
     await put(queue, "a", "b")
     async with reading(queue.event_reader("g", "gone")) as batches:
@@ -143,6 +207,28 @@ async def test_taking_over_comes_to_all_that_was_left_behind(queue: JobQueue):
     heir = queue.event_reader("g", "heir")
     taken = await heir.take_over(0.0)
     assert [event.job_id for batch in taken for event in batch.events] == [f"j{i:03}" for i in range(130)]
+
+
+async def test_it_is_told_when_what_was_left_behind_was_trimmed_before_it_was_taken_over(queue: JobQueue):
+    await put(queue, "lost", "a", "b")
+    async with reading(queue.event_reader("g", "gone")) as batches:
+        for _ in range(3):
+            await batches.next(acknowledge=False)
+    await trim(queue, keep=2)
+    taken = await queue.event_reader("g", "heir").take_over(0.0)
+    assert [([event.job_id for event in batch.events], batch.gap) for batch in taken] == [(["a"], True), (["b"], False)]
+
+
+async def test_it_is_told_with_the_next_batch_when_nothing_is_left_to_take_over(queue: JobQueue):
+    await put(queue, "lost")
+    async with reading(queue.event_reader("g", "gone")) as batches:
+        await batches.next(acknowledge=False)
+    await trim(queue)
+    heir = queue.event_reader("g", "heir")
+    assert await heir.take_over(0.0) == []
+    await put(queue, "a", "b")
+    async with reading(heir) as batches:
+        assert [(await batches.next()).gap for _ in range(2)] == [True, False]
 
 
 async def test_a_group_that_does_not_exist_has_nothing_to_take_over(queue: JobQueue):
@@ -208,7 +294,7 @@ async def test_what_was_trimmed_before_it_was_acknowledged_is_a_gap_and_does_not
     async with reading(queue.event_reader("g", "r")) as batches:
         await put(queue, "d")
         assert (await batches.next()).gap is False
-    assert (await queue.client.xpending(queue.keys.fixed("events"), "g"))["pending"] == 0
+    assert await pending(queue) == 0
 
 
 async def test_a_redis_that_lost_its_data_is_read_from_its_new_beginning(queue: JobQueue):
