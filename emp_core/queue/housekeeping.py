@@ -10,6 +10,8 @@ from emp_core.config import Settings
 from emp_core.jobs.ids import is_job_id
 from emp_core.queue.calls import keeping
 from emp_core.queue.keys import Keys
+from emp_core.queue.recount import recount
+from emp_core.queue.rounds import Rounds
 from emp_core.queue.scripts import load_script
 from emp_core.queue.unserved import Unserved
 
@@ -54,6 +56,7 @@ class Housekeeping:
         self.worker_id = worker_id
         self._settings = settings
         self.keeper_s = min(_KEEPER_S, settings.lease_s)
+        self._rounds = Rounds(client)
         self._unserved = Unserved(client, self.keys, self._run, events_max=settings.events_max)
         self._sweep = load_script("sweep").bound(self.keys, keeping(settings))
         self._audit = load_script("audit").bound(self.keys, {"events_max": settings.events_max})
@@ -92,12 +95,21 @@ class Housekeeping:
         names = (key.removeprefix(start) for key in found)
         return int(cursor), [name for name in names if is_job_id(name)]
 
+    async def named_jobs(self, most: int) -> list[str]:
+        """Ids of the next jobs, about ``most``, of those that stand among the waiting and the scheduled ones; in the end of all."""
+        found = await self._rounds.next_of([self.keys.fixed("pending"), self.keys.fixed("scheduled")], most)
+        return [job_id for some in found for job_id in some]
+
     async def audit(self, job_ids: Sequence[str]) -> list[str]:
-        """Put jobs that stand in no index where their state says; the ids of those that were."""
+        """Put jobs that stand in no index where their state says, and forget those whose data is gone; the ids of both."""
         mended: list[str] = []
         for start in range(0, len(job_ids), _AUDITED_AT_ONCE):
             mended += await self._audit(self.client, {}, job_ids[start : start + _AUDITED_AT_ONCE])
         return mended
+
+    async def recount(self) -> dict[str, int]:
+        """Correct how many jobs each customer runs; how many were counted that do not run, by customer."""
+        return await recount(self.client, self.keys, self._run)
 
     async def tell_unserved(self) -> int:
         """Tell some waiting jobs that nobody can serve, in their events; gives how many. Called again it goes on."""

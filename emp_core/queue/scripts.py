@@ -38,7 +38,9 @@ SCRIPT_NAMES = (
     "unserved",
     "reprioritize",
     "audit",
+    "recount",
     "gap",
+    "sample",
 )
 
 _LUA = resources.files("emp_core.queue") / "lua"

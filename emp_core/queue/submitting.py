@@ -208,9 +208,11 @@ class Submitter:
             asked.discard(text)
             if not (is_first or self._seen):
                 continue
-            if reasons := unserved_reasons(Requirement.from_json(text), customer, self._seen):
+            requirement = Requirement.from_json(text)
+            if reasons := unserved_reasons(requirement, customer, self._seen):
                 some = job_ids[: _TOLD_MOST if self._seen else 1]
-                await tell_unserved(self._calls.run, some, reasons, events_max=self._settings.events_max)
+                line = (requirement.lane, customer or "")
+                await tell_unserved(self._calls.run, line, some, reasons, events_max=self._settings.events_max)
                 if is_first:
                     log.warning("no live worker can run this job now", job=job_ids[0], reasons=reasons)
 

@@ -12,6 +12,7 @@ from emp_core.jobs.matching import Match, customer_reasons, match, match_job
 from emp_core.jobs.requirements import Requirement
 from emp_core.log.logger import get_logger
 from emp_core.queue.keys import Keys
+from emp_core.queue.rounds import Rounds
 from emp_core.queue.workers import WorkerReader, WorkerView
 
 __all__ = ["Unserved", "tell_unserved", "unserved_reasons"]
@@ -26,7 +27,6 @@ _JOBS = 1000
 """Of each, about so many are looked at in one look; the next one goes on there."""
 _TOLD_AT_ONCE = 50
 """Everybody else waits for a script; this one takes up to 10 µs a job and is not urgent."""
-_PLACES_MOST = 10_000
 
 
 def unserved_reasons(requirement: Requirement, customer: str | None, workers: Sequence[WorkerView]) -> list[str]:
@@ -40,16 +40,27 @@ def unserved_reasons(requirement: Requirement, customer: str | None, workers: Se
     return reasons or ["no worker is alive"]
 
 
-async def tell_unserved(run: _Run, job_ids: Sequence[str], reasons: Sequence[str], *, events_max: int) -> int:
+async def tell_unserved(
+    run: _Run, line: tuple[str, str], job_ids: Sequence[str], reasons: Sequence[str], *, events_max: int
+) -> int:
     """Write into the events of waiting jobs that nobody can run them; gives how many had not been told yet.
+
+    No worker comes by either that would take out jobs whose data is gone: that is done here.
 
     Args:
         run: runs a script by its name.
+        line: lane and customer of the jobs.
     """
-    arguments = {"events_max": events_max, "fragment": f',"reasons":{dumps(list(reasons))}'}
-    told = 0
+    lane, customer = line
+    fragment = f',"reasons":{dumps(list(reasons))}'
+    arguments = {"events_max": events_max, "lane": lane, "customer": customer, "fragment": fragment}
+    told, gone = 0, []
     for start in range(0, len(job_ids), _TOLD_AT_ONCE):
-        told += int(await run("unserved", arguments, job_ids[start : start + _TOLD_AT_ONCE]))
+        now_told, *now_gone = await run("unserved", arguments, job_ids[start : start + _TOLD_AT_ONCE])
+        told += int(now_told)
+        gone += now_gone
+    if gone:
+        log.error("jobs whose data is gone were taken out of their line", jobs=gone)
     return told
 
 
@@ -67,11 +78,11 @@ class Unserved:
         self._run = run
         self._events_max = events_max
         self._reader = WorkerReader(keys)
-        self._places: dict[str, int] = {}
+        self._rounds = Rounds(client)
 
     async def look(self) -> int:
         """Look at the next of them; gives how many were told."""
-        [lanes] = await self._next_of([self._keys.fixed("heads")], _LANES)
+        [lanes] = await self._rounds.next_of([self._keys.fixed("heads")], _LANES)
         waiting = await self._suspects(lanes)
         if not waiting:
             return 0
@@ -79,10 +90,10 @@ class Unserved:
         lines = await self._lines(waiting, workers)
         if not lines:
             return 0
-        found = await self._next_of([self._keys.line(*line) for line in lines], _JOBS)
+        found = await self._rounds.next_of([self._keys.line(*line) for line in lines], _JOBS)
         told: dict[tuple[str, ...], int] = {}
-        for reasons, job_ids in zip(lines.values(), found, strict=True):
-            now_told = await tell_unserved(self._run, job_ids, reasons, events_max=self._events_max)
+        for (line, reasons), job_ids in zip(lines.items(), found, strict=True):
+            now_told = await tell_unserved(self._run, line, job_ids, reasons, events_max=self._events_max)
             if now_told:
                 told[reasons] = told.get(reasons, 0) + now_told
         for reasons, jobs in told.items():
@@ -118,7 +129,7 @@ class Unserved:
         self, waiting: Mapping[str, Requirement], workers: Sequence[WorkerView]
     ) -> dict[tuple[str, str], tuple[str, ...]]:
         """The lines that nobody serves, by lane and customer, and why."""
-        customers_of = await self._next_of([self._keys.turns(lane) for lane in waiting], _CUSTOMERS)
+        customers_of = await self._rounds.next_of([self._keys.turns(lane) for lane in waiting], _CUSTOMERS)
         lines: dict[tuple[str, str], tuple[str, ...]] = {}
         for (lane, requirement), customers in zip(waiting.items(), customers_of, strict=True):
             await anyio.lowlevel.checkpoint()
@@ -128,33 +139,3 @@ class Unserved:
                 if all(customer_reasons(customer or None, one) for one in able):
                     lines[lane, customer] = alike or tuple(unserved_reasons(requirement, customer or None, workers))
         return lines
-
-    async def _next_of(self, keys: Sequence[str], most: int) -> list[list[str]]:
-        """The next members of each of these sorted sets, about ``most`` of all, of each set at least one; after its last ones
-        a set begins again."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.zcard(key)
-            lengths = await pipe.execute()
-        share = _share(lengths, most)
-        if len(self._places) > _PLACES_MOST:  # of lines that are gone
-            self._places.clear()
-        starts = [self._places.pop(key, 0) for key in keys]
-        async with self._client.pipeline(transaction=False) as pipe:
-            for key, start in zip(keys, starts, strict=True):
-                pipe.zrange(key, start, start + share - 1)
-            found: list[list[str]] = await pipe.execute()
-        for key, start, length in zip(keys, starts, lengths, strict=True):
-            if start + share < length:
-                self._places[key] = start + share
-        return found
-
-
-def _share(lengths: Sequence[int], most: int) -> int:
-    """How many each may have at most, so that all together have no more than ``most``; at least one."""
-    for i, length in enumerate(sorted(lengths)):
-        share = most // (len(lengths) - i)
-        if length > share:
-            return max(1, share)
-        most -= length
-    return max(1, *lengths)

@@ -1,5 +1,5 @@
---- Looks at jobs that may stand in no index, or in a wrong one, and puts them where their state says. Nothing should ever
---- need it; an aborted script during a Cluster's migration once did.
+--- Looks at jobs that may stand in no index, or in a wrong one, and puts them where their state says; forgets those whose
+--- data is gone. Nothing should ever need it; an aborted script during a Cluster's migration once did.
 --- include: clock events inbox lines leave_active facts
 --- argv: prefix events_max
 --- rest: ids
@@ -27,10 +27,24 @@ local function audit_waiting(id, facts)
   end
 end
 
+-- In its line it stays until a worker, or whoever tells that none serves it, comes by: nobody else knows which that is.
+local function forget_ghost(id)
+  forget(id)
+  local named = 0
+  for _, index in ipairs({ pending_key, scheduled_key, deadlines_key }) do
+    named = named + redis.call('ZREM', index, id)
+  end
+  if named > 0 then
+    mended[#mended + 1] = id
+  end
+end
+
 for i = rest, #ARGV do
   local id = ARGV[i]
   local facts = facts_of(id)
-  if facts and facts.status ~= 'pending' and redis.call('ZREM', pending_key, id) == 1 then
+  if not facts then
+    forget_ghost(id)
+  elseif facts.status ~= 'pending' and redis.call('ZREM', pending_key, id) == 1 then
     note(id, facts, facts.status .. ' and counted as waiting')
   end
   if facts and facts.status == 'pending' then

@@ -32,7 +32,9 @@ end
 local function rescue_job(id)
   local facts = facts_of(id)
   if not facts then
+    -- Nobody knows whose slot it had: that comes out when they are counted anew.
     redis.call('ZREM', active_key, id)
+    forget(id)
     return
   end
   if facts.status ~= 'active' then
@@ -84,6 +86,8 @@ for _, id in ipairs(due(scheduled_key)) do
     put_back(id, facts, 0, now)
     emit(id, 'promoted', now, ',"status":"pending"', facts.watched)
     promoted = promoted + 1
+  elseif not facts then
+    forget(id)
   end
 end
 

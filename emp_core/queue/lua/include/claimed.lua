@@ -25,6 +25,9 @@ local function begin(id, customer, now)
   end
   if f.status ~= 'pending' then
     ghosts = ghosts + redis.call('ZREM', pending_key, id)
+    if #hash == 0 then
+      redis.call('UNLINK', job .. ':payload', job .. ':events')
+    end
     return false
   end
   local attempt, started_at = string.format('%d', (f.attempt or 0) + 1), us(now)

@@ -30,3 +30,9 @@ local function facts_of(id)
     waiter = f[17],
   }
 end
+
+-- Takes away what is left of a job whose hash is gone.
+local function forget(id)
+  local job = prefix .. 'jobs:' .. id
+  redis.call('UNLINK', job, job .. ':payload', job .. ':events', job .. ':text')
+end
