@@ -40,7 +40,6 @@ SCRIPT_NAMES = (
     "audit",
     "recount",
     "gap",
-    "sample",
 )
 
 _LUA = resources.files("emp_core.queue") / "lua"
