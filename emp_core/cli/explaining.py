@@ -37,7 +37,7 @@ def explain(job_id: str, as_json: bool) -> int:
 def _explained(found: Explanation) -> str:
     lines = [f"{found.status.value}: {clean(found.summary)}"]
     if found.position is not None:
-        lines.append(f"Place      {found.position}")
+        lines.append(f"Place      {'at least ' if found.position_is_least else ''}{found.position}")
     if found.estimate_s is not None:
         lines.append(f"Begins in  about {found.estimate_s:.0f} s ({clean(found.basis or '')})")
     lines += (f"Worker     {clean(one.worker_id)}: {_verdict(one)}" for one in found.workers)

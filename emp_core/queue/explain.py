@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -43,14 +44,18 @@ class Explanation:
 
     Attributes:
         summary: the reason, in one sentence.
-        position: its place among the jobs that wait for the same workers, by turns and arrival; None unless it waits.
-        estimate_s: about how long until it begins; None where nothing can be said. ``basis`` says what it comes from.
+        position: its place in the order in which those that can run it will take what waits for them now, by turns; None
+            unless it waits. Where ``position_is_least``, that place or a later one: so many lines wait that not all were
+            looked at.
+        estimate_s: about how long until it begins; None where nothing can be said. ``basis`` says what it comes from, or why
+            there is none.
     """
 
     job_id: str
     status: JobState
     summary: str
     position: int | None = None
+    position_is_least: bool = False
     estimate_s: float | None = None
     basis: str | None = None
     workers: tuple[WorkerVerdict, ...] = ()
@@ -69,7 +74,8 @@ class Explanation:
             for one in self.workers
         ]
         shown = {"job_id": self.job_id, "status": self.status.value, "summary": self.summary, "position": self.position}
-        return {**shown, "estimate_s": self.estimate_s, "basis": self.basis, "workers": workers}
+        reckoned = {"position_is_least": self.position_is_least, "estimate_s": self.estimate_s, "basis": self.basis}
+        return {**shown, **reckoned, "workers": workers}
 
 
 async def explain(calls: Calls, job: Job, workers: Sequence[WorkerView]) -> Explanation:
@@ -105,31 +111,45 @@ async def _explain_pending(calls: Calls, job: Job, workers: Sequence[WorkerView]
     busy = await _busy_slots(calls)
     verdicts = tuple(_verdict(job, worker, busy) for worker in workers)
     able = [one for one in verdicts if one.can_run]
-    position = await place_of(calls, job, [one.worker_id for one in able])
+    slots = sum(one.slots for one in able)
+    recent = await mean_run_s(calls, job.service_required) if able else None
+    names = {one.worker_id for one in able}
+    pace_s = recent[0] / max(1, slots) if recent else 0.0
+    place = await place_of(calls, job, [worker for worker in workers if worker.id in names], pace_s=pace_s)
+    position, is_least = (place.number, place.is_least) if place else (None, False)
+    explained = partial(
+        Explanation, job.id, job.status, position=position, position_is_least=is_least, workers=verdicts
+    )
     if not able:
-        summary = f"no live worker can run it: {'; '.join(_refusals(verdicts)) or 'no worker is alive'}"
-        return Explanation(job.id, job.status, summary, position, workers=verdicts)
+        return explained(f"no live worker can run it: {'; '.join(_refusals(verdicts)) or 'no worker is alive'}")
     if (capped := await _at_cap(calls, job)) is not None:
-        return Explanation(job.id, job.status, capped, position, workers=verdicts)
+        return explained(capped)
     ready = [Readiness(one.worker_id, round(one.penalty_ms), one.busy < one.slots) for one in able]
     left_s = await left_to_a_warmer_one_s(calls, job, ready)
     if left_s is not None:
         soonest = min(able, key=lambda one: one.penalty_ms)
         summary = f"it is left for a moment to {soonest.worker_id}, which is busy and would be ready for it sooner"
         basis = "how long a job is left to a worker that is ready sooner"
-        return Explanation(job.id, job.status, summary, position, left_s, basis, verdicts)
+        return explained(summary, estimate_s=left_s, basis=basis)
     free = sum(max(0, one.slots - one.busy) for one in able)
     if free and (position is None or position <= free):
-        summary = "a worker is free for it: it begins at once"
-        return Explanation(job.id, job.status, summary, position, 0.0, "a free slot", verdicts)
-    slots = sum(one.slots for one in able)
+        return explained("a worker is free for it: it begins at once", estimate_s=0.0, basis="a free slot")
     summary = f"every slot that could run it is busy ({slots} on {_count(len(able), 'worker')})"
     if free:
         summary = f"{_count(free, 'slot')} that could run it {'is' if free == 1 else 'are'} free"
     if position is not None and position > 1:
-        summary += f", and {_count(position - 1, 'waiting job')} {'comes' if position == 2 else 'come'} before it"
-    estimate_s, why = await _estimate(calls, job, slots, free, position)
-    return Explanation(job.id, job.status, summary, position, estimate_s, why, verdicts)
+        least = "at least " if is_least else ""
+        summary += (
+            f", and {least}{_count(position - 1, 'waiting job')} {'comes' if position == 2 else 'come'} before it"
+        )
+    if place is None or recent is None:
+        return explained(summary)
+    if is_least:
+        return explained(summary, basis="more jobs wait in more lines than can be looked at: none is given")
+    mean_s, count = recent
+    basis = f"{_count(count, f'recent {job.service_required} job')} took {mean_s:.1f} s{' each' if count > 1 else ''}"
+    estimate_s = round((place.number - free) * mean_s / slots, 1)
+    return explained(summary, estimate_s=estimate_s, basis=f"{basis}, on {_count(slots, 'slot')}")
 
 
 def _verdict(job: Job, worker: WorkerView, busy: dict[tuple[str, str], int]) -> WorkerVerdict:
@@ -173,15 +193,3 @@ async def _at_cap(calls: Calls, job: Job) -> str | None:
         return None
     running = await calls.repeated(lambda: calls.client.hget(calls.keys.fixed("customers_active"), customer))
     return f"customer {customer} is at its cap: {running or 0} of its jobs run now, and this one waits for one of them to end"
-
-
-async def _estimate(
-    calls: Calls, job: Job, slots: int, free: int, position: int | None
-) -> tuple[float | None, str | None]:
-    """Jobs that come before it, times how long such jobs ran lately, over the slots that there are."""
-    recent = await mean_run_s(calls, job.service_required)
-    if position is None or recent is None:
-        return None, None
-    mean_s, count = recent
-    basis = f"{_count(count, f'recent {job.service_required} job')} took {mean_s:.1f} s {'each' if count > 1 else ''}"
-    return round((position - free) * mean_s / slots, 1), f"{basis.strip()}, on {_count(slots, 'slot')}"

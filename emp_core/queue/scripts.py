@@ -40,6 +40,7 @@ SCRIPT_NAMES = (
     "audit",
     "recount",
     "gap",
+    "sample",
 )
 
 _LUA = resources.files("emp_core.queue") / "lua"
