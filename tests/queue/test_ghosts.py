@@ -179,6 +179,15 @@ async def test_what_is_left_of_one_goes_when_it_is_met(queue: JobQueue, hands: H
     assert await contradictions(queue, redis_url) == []
 
 
+async def test_one_is_not_left_to_a_warmer_worker_with_all_that_wait_behind_it(queue: JobQueue, hands: Hands):
+    await hands(name="warm")
+    cold = await hands({"echo": 60_000.0}, name="cold")
+    await put(queue, "ghost", "ghost2", "waits")
+    await queue.client.hset(queue.keys.job("waits"), "created_at", "1")
+    await lose_data(queue, "ghost", "ghost2")
+    assert await cold.ids(1) == ["waits"]
+
+
 # -- who looks ---------------------------------------------------------------------------------------------------------
 
 

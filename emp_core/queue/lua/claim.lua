@@ -184,7 +184,8 @@ local function left_to_a_warmer_one(found, id)
     return false
   end
   local times = redis.call('HMGET', prefix .. 'jobs:' .. id, 'pending_at', 'created_at')
-  local since = tonumber(times[1] or times[2] or now)
+  -- A job whose data is gone is left to nobody: all that wait behind it would be, too.
+  local since = tonumber(times[1] or times[2] or 0)
   local ripe = since + math.min(COLD_MAX_US, COLD_SHARE * found.penalty_us)
   if ripe <= now then
     return false
@@ -258,14 +259,14 @@ local function take_from(found, better, most)
     taken = taken + 1
     if begin(ids[taken], customer, now) then
       free[group] = free[group] - 1
+      cold_taken = cold_taken or found.penalty_us > 0
     end
   end
   if taken > 0 then
     -- Numbers are dear to pass.
     redis.call('ZREMRANGEBYRANK', line, '0', taken == 1 and '0' or taken - 1)
   end
-  if found.penalty_us > 0 then
-    cold_taken = true
+  if found.penalty_us > 0 and cold_taken then
     found.shut = true
   end
   local turn = next_turn(ids[taken + 1], line, alone)
