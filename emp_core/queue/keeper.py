@@ -1,7 +1,7 @@
 """Housekeeping: one worker at a time ends leases, begins what is due, and forgets what is old."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 
@@ -22,9 +22,9 @@ _UNSERVED_SOON_S = 1.0
 """Where one is, others are."""
 _AUDIT_EVERY_S = 2.0
 _AUDIT_KEYS = 400
-_AUDIT_NAMED = 100
 """Few at a time: jobs that are submitted meanwhile wait for it."""
-_RECOUNT_EVERY_S = 10.0
+_INDEXES_EVERY_S = 10.0
+_INDEXES_JOBS = 400
 
 
 class Keeper:
@@ -43,7 +43,7 @@ class Keeper:
         self._no_rescue_before = 0.0
         self._look_for_unserved_at = 0.0
         self._look_for_strays_at = 0.0
-        self._recount_at = 0.0
+        self._look_at_indexes_at = 0.0
         self._due = anyio.Event()
         self._keeps = False
         self._cursor = 0
@@ -85,7 +85,7 @@ class Keeper:
         if await self._tell_unserved():
             look_s = min(look_s, _UNSERVED_SOON_S)
         await self._audit()
-        await self._recount()
+        await self._audit_indexes()
         if held_s > 0:
             look_s = min(look_s, held_s)
         return look_s if swept.next_due_s is None else min(look_s, max(0.01, swept.next_due_s))
@@ -99,20 +99,23 @@ class Keeper:
         return self._no_rescue_before - self._clock()
 
     async def _audit(self) -> None:
-        """Look at a few keys for jobs that stand in no index, and at what a few places of the indexes name."""
+        """Look at a few keys for jobs that stand in no index."""
         if self._clock() < self._look_for_strays_at:
             return
         self._look_for_strays_at = self._clock() + _AUDIT_EVERY_S
         self._cursor, job_ids = await self._house.some_jobs(self._cursor, _AUDIT_KEYS)
-        job_ids += await self._house.named_jobs(_AUDIT_NAMED)
-        if mended := await self._house.audit(list(dict.fromkeys(job_ids))):
+        await self._mend(job_ids)
+
+    async def _mend(self, job_ids: Sequence[str]) -> None:
+        if mended := await self._house.audit(job_ids):
             log.error("jobs that stood in no index were put back, and those without data forgotten", jobs=mended)
 
-    async def _recount(self) -> None:
-        """Count anew how many jobs each customer runs."""
-        if self._clock() < self._recount_at:
+    async def _audit_indexes(self) -> None:
+        """Look for jobs without data among those that the indexes name, and count anew how many each customer runs."""
+        if self._clock() < self._look_at_indexes_at:
             return
-        self._recount_at = self._clock() + _RECOUNT_EVERY_S
+        self._look_at_indexes_at = self._clock() + _INDEXES_EVERY_S
+        await self._mend(await self._house.named_jobs(_INDEXES_JOBS))
         if surplus := await self._house.recount():
             log.error("running jobs of customers were counted wrong", counted_too_many=surplus)
 

@@ -27,9 +27,11 @@ async def recount(client: Any, keys: Keys, run: _Run) -> dict[str, int]:
     Returns:
         How many jobs were counted that do not run, by customer; less than none where some were not counted.
     """
-    active = keys.fixed("active")
+    count, active = keys.fixed("customers_active"), keys.fixed("active")
+    if not await client.exists(count, active):
+        return {}
     async with client.pipeline(transaction=True) as pipe:
-        pipe.hgetall(keys.fixed("customers_active"))
+        pipe.hgetall(count)
         pipe.zrange(active, 0, -1)
         counted, job_ids = await pipe.execute()
     surplus = Counter({customer: int(count) for customer, count in counted.items()})
