@@ -221,6 +221,16 @@ async def test_the_same_retry_is_made_once(queue: JobQueue, hands: Hands):
     assert (await names_of_events(queue, "a")).count("revived") == 1
 
 
+async def test_the_same_retry_is_made_once_though_the_new_run_waits_for_its_next_attempt(queue: JobQueue, hands: Hands):
+    await put(queue, "a")
+    await queue.cancel("a")
+    await queue.retry("a")
+    hand = await hands()
+    await hand.finish(await hand.take_one(), "retry", delay_s=60.0)
+    assert (await queue.retry("a")).status is JobState.SCHEDULED
+    assert (await names_of_events(queue, "a")).count("revived") == 1
+
+
 async def test_a_renewal_that_is_repeated_adds_no_text_twice(queue: JobQueue, hands: Hands):
     await put(queue, "a")
     hand = await hands()

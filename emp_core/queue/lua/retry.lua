@@ -11,12 +11,12 @@ if not facts then
   return { -1, '' }
 end
 local job = prefix .. 'jobs:' .. id
-if facts.status == 'pending' or facts.status == 'active' then
-  -- In the run that a retry gave it: the call is made again, because its reply was lost.
-  return { redis.call('HEXISTS', job, 'revived'), facts.status }
+if facts.status == 'completed' then
+  return { 0, facts.status }
 end
 if facts.status ~= 'failed' and facts.status ~= 'cancelled' then
-  return { 0, facts.status }
+  -- In the run that a retry gave it: the call is made again, because its reply was lost.
+  return { redis.call('HEXISTS', job, 'revived'), facts.status }
 end
 if redis.call('EXISTS', job .. ':payload') == 0 then
   return { -2, facts.status }
