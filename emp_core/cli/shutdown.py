@@ -14,7 +14,7 @@ __all__ = ["Drainable", "Shutdown"]
 
 
 _ONE_S = 0.3
-"""Signals within this time of one are the same one: a terminal sends it, and a parent passes it on, or its own."""
+"""Signals within this time of one are that one: a terminal sends it, and a parent passes it on, or sends its own."""
 
 
 class Drainable(Protocol):
