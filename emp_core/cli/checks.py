@@ -15,7 +15,8 @@ from emp_core.cli.output import path_of
 from emp_core.config import Settings
 from emp_core.errors import ConfigError, EmpError, ServiceUnavailable
 from emp_core.plugins.loaded import Plugins
-from emp_core.queue.connection import opened, shown_url
+from emp_core.queue.addresses import shown_url
+from emp_core.queue.connection import opened
 from emp_core.queue.embedded import find_server, running
 from emp_core.storage.configured import DEFAULT
 from emp_core.storage.stores import Stores

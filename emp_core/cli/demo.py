@@ -24,7 +24,7 @@ from emp_core.errors import ConfigError
 from emp_core.jobs.model import Job, JobSpec
 from emp_core.plugins.hookspecs import Demo
 from emp_core.plugins.manager import load_plugins
-from emp_core.queue.connection import shown_url
+from emp_core.queue.addresses import shown_url
 from emp_core.queue.queue import JobQueue
 from emp_core.worker.worker import Worker
 

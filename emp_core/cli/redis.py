@@ -10,7 +10,7 @@ from emp_core.cli.interruptible import run_async
 from emp_core.cli.output import emit, json_option, warn
 from emp_core.config import Settings
 from emp_core.errors import QueueUnavailable
-from emp_core.queue.connection import shown_url
+from emp_core.queue.addresses import shown_url
 from emp_core.queue.embedded import EmbeddedRedis, running, stop
 
 __all__ = ["redis"]

@@ -13,7 +13,7 @@ from emp_core.cli.output import emit, json_option, path_of
 from emp_core.cli.serving import described, serve, worker_lines, workers_from
 from emp_core.cli.shutdown import Shutdown
 from emp_core.config import Settings
-from emp_core.queue.connection import shown_url
+from emp_core.queue.addresses import shown_url
 from emp_core.queue.embedded import embedded_redis
 from emp_core.worker.worker import Worker
 

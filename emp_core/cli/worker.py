@@ -8,7 +8,7 @@ from emp_core.cli.output import emit, json_option
 from emp_core.cli.serving import described, serve, worker_lines, workers_from
 from emp_core.cli.shutdown import Shutdown
 from emp_core.cli.up import hub_of
-from emp_core.queue.connection import shown_url
+from emp_core.queue.addresses import shown_url
 
 __all__ = ["worker"]
 

@@ -7,7 +7,8 @@ import anyio
 
 from emp_core.config import Settings
 from emp_core.log.logger import get_logger
-from emp_core.queue.connection import AWAY, Limits, shown_url, unavailable
+from emp_core.queue.addresses import shown_url
+from emp_core.queue.connection import AWAY, Limits, unavailable
 from emp_core.queue.keys import Keys
 from emp_core.queue.scripts import load_script
 

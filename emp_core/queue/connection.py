@@ -35,7 +35,6 @@ __all__ = [
     "NotReady",
     "connect",
     "opened",
-    "shown_url",
     "unavailable",
     "wait_for_redis",
 ]

@@ -9,7 +9,7 @@ import click
 from emp_core.cli.failures import DONE
 from emp_core.cli.output import clean, emit, json_option, table
 from emp_core.log.redaction import hide_secrets
-from emp_core.queue.connection import shown_url
+from emp_core.queue.addresses import shown_url
 from emp_core.services.launch import HealthCheck
 from emp_machine.commands.options import env_file_option
 from emp_machine.plan.here import plan_here

@@ -11,7 +11,7 @@ from emp_core.cli.output import clean, emit, json_option, note
 from emp_core.cli.shutdown import Shutdown
 from emp_core.config import Settings, environment, load_settings
 from emp_core.plugins.manager import load_plugins
-from emp_core.queue.connection import shown_url
+from emp_core.queue.addresses import shown_url
 from emp_machine.commands.options import env_file_option, manager_option
 from emp_machine.commands.telling import told_on_terminal
 from emp_machine.plan.here import look_around, plan_here
