@@ -21,7 +21,7 @@ from emp_core.log.redaction import hide_secrets
 from emp_core.services.installer import Step
 from emp_core.services.launch import HealthCheck, Launch, ServiceInstance
 
-__all__ = ["Ask", "answers", "free_port", "is_healthy", "require_done"]
+__all__ = ["Ask", "answers", "is_healthy", "require_done"]
 
 Ask = Callable[[str], Awaitable[None]]
 """Asks a running instance more; told its URL: scheme, host and port."""
@@ -35,7 +35,7 @@ _TIE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.arg
 _TEXT_BYTES = 2**16
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """A port of this machine that nobody uses now."""
     with socket.socket() as taken:
         taken.bind((_LOOPBACK, 0))
@@ -93,7 +93,7 @@ async def answers(
     state = Path(tempfile.mkdtemp(prefix="emp-probe-"))
     try:
         instance = ServiceInstance(
-            f"{service}-probe", service, None, 0, _LOOPBACK, tuple(free_port() for _ in range(ports)), folder, state
+            f"{service}-probe", service, None, 0, _LOOPBACK, tuple(_free_port() for _ in range(ports)), folder, state
         )
         how = launch(instance)
         if how is not None:
