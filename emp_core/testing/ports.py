@@ -25,7 +25,7 @@ def free_ports(count: int, *, beside: Collection[int] = ()) -> list[int]:
         beside: how far from each port others are wanted that are free as well: ``(1,)`` for the next one.
 
     Raises:
-        RuntimeError: There are not so many.
+        RuntimeError: there are not so many.
     """
     found: list[int] = []
     wanted: set[int] = set()
