@@ -80,8 +80,8 @@ class EventReader:
                 raise
 
         while True:
-            if not again and await self._calls.run("gap", {"group": self._group}):
-                self._gap = True
+            if not again:
+                await self._look_for_a_gap()
             entries = await self._calls.repeated(read)
             if entries is None:
                 # Redis lost its data, and the group with it.
@@ -95,6 +95,12 @@ class EventReader:
                     self._gap = True
                     continue
                 yield self._batch(last, fields)
+
+    async def _look_for_a_gap(self) -> None:
+        """In two steps: were it told and forgotten in one, a reply that is lost would leave nobody who knows."""
+        if trimmed := await self._calls.run("gap", {"group": self._group, "known": 0}):
+            self._gap = True
+            await self._calls.run("gap", {"group": self._group, "known": trimmed})
 
     async def acknowledge(self, batch: EventBatch) -> None:
         """The batch is done with: it does not come again."""

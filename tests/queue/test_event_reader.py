@@ -249,6 +249,28 @@ async def test_it_is_told_when_events_were_trimmed_before_they_were_read(queue: 
         assert (await batches.next()).gap is False
 
 
+async def test_it_is_told_though_the_reply_that_told_of_it_was_lost(queue: JobQueue, monkeypatch: pytest.MonkeyPatch):
+    call = queue.client.calls
+    lost: list[int] = []
+
+    async def call_badly(*asked: Any) -> Any:
+        [reply] = await call(*asked)
+        if reply and not lost:
+            lost.append(reply)
+            raise ConnectionError("the reply was lost")
+        return [reply]
+
+    await put(queue, "a")
+    async with reading(queue.event_reader("g", "r")) as batches:
+        assert (await batches.next()).gap is False
+        await put(queue, "lost")
+        await trim(queue)
+        await put(queue, "c", "d")
+        monkeypatch.setattr(queue.client, "calls", call_badly)
+        assert [(await batches.next()).gap for _ in range(2)] == [True, False]
+    assert lost
+
+
 async def test_it_is_told_even_when_the_group_had_not_read_anything_yet(queue: JobQueue):
     await put(queue, "old")
     reader = queue.event_reader("g", "r", start="$")

@@ -1,8 +1,8 @@
---- Whether events were trimmed that no reader of a group has seen. They count as read from then on: it is told once.
+--- Whether events were trimmed that no reader of a group has seen. Those that are known to the caller count as read from then on.
 --- include: clock
 --- keys: events
---- argv: group
---- returns: 1 there is a gap, 0 there is none, or nothing is known of the stream or the group yet
+--- argv: group known
+--- returns: how many were trimmed ever, where the group has not seen some of them that are not known; 0 there are none, or nothing is known of the stream or the group yet
 
 local function facts(flat)
   local f = {}
@@ -24,8 +24,11 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', events_key)) do
     if not read or read >= trimmed then
       return 0
     end
-    redis.call('XGROUP', 'SETID', events_key, group, found['last-delivered-id'], 'ENTRIESREAD', us(trimmed))
-    return 1
+    known = math.min(tonumber(known), trimmed)
+    if read < known then
+      redis.call('XGROUP', 'SETID', events_key, group, found['last-delivered-id'], 'ENTRIESREAD', us(known))
+    end
+    return known < trimmed and trimmed or 0
   end
 end
 return 0
