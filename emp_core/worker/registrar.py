@@ -52,7 +52,7 @@ class Registrar:
         self._changed.set()
 
     def lane_gone(self, lane: str) -> None:
-        """A lane was empty for long and was dropped; the queue has forgotten that this worker serves it."""
+        """A lane without jobs was dropped; the queue has forgotten that this worker serves it."""
         self._gone.add(lane)
         self._changed.set()
 
