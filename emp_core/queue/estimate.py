@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby, pairwise
+from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -213,12 +214,18 @@ async def mean_run_s(calls: Calls, service: str) -> tuple[float, int] | None:
                 pipe.hmget(calls.keys.job(job_id), "service_required", "started_at", "finished_at")
             return await pipe.execute()
 
-    took_s = [
-        (float(finished) - float(started)) / 1e6
-        for required, started, finished in await calls.repeated(read)
-        if required == service and started and finished
-    ]
+    ran = [_ran_s(*times) for required, *times in await calls.repeated(read) if required == service]
+    took_s = [one for one in ran if one is not None]
     return (sum(took_s) / len(took_s), len(took_s)) if took_s else None
+
+
+def _ran_s(started: str | None, finished: str | None) -> float | None:
+    """How long a job ran; None where its times cannot be read: that of one job says nothing of the others."""
+    try:
+        ran_s = (float(finished or "") - float(started or "")) / 1e6
+    except ValueError:
+        return None
+    return ran_s if isfinite(ran_s) else None
 
 
 async def left_to_a_warmer_one_s(calls: Calls, job: Job, able: Sequence[Readiness]) -> float | None:

@@ -11,6 +11,7 @@ from emp_core.errors import QueueError
 from emp_core.jobs.codec import as_shown, dumps
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
+from emp_core.queue.estimate import mean_run_s
 from emp_core.queue.queue import JobQueue
 
 from .hands import Hands, put
@@ -51,6 +52,21 @@ async def test_a_job_is_shown_without_what_cannot_be_read_of_it_and_says_what_th
     assert [job.unreadable for job in listed] == [(), (problem,), ()]
     assert (await queue.explain("odd")).status == "pending"
     assert (await queue.cancel("odd")).status == "cancelled"
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "nan", "-inf"])
+async def test_a_job_that_waits_is_explained_by_how_long_those_ran_that_can_be_read(
+    queue: JobQueue, hands: Hands, text: str
+):
+    hand = await hands()
+    await put(queue, "fine", "odd", "waits")
+    for claimed in await hand.take(2):
+        await hand.finish(claimed)
+    await queue.client.hset(queue.keys.job("odd"), "started_at", text)
+    recent = await mean_run_s(queue._open.calls, "echo")
+    assert recent is not None
+    assert (recent[0] >= 0, recent[1]) == (True, 1)
+    assert (await queue.explain("waits")).position == 1
 
 
 async def test_a_payload_that_cannot_be_read_is_left_out(queue: JobQueue):
