@@ -169,7 +169,7 @@ def _workers_lanes(found: Snapshot, worker: str) -> Iterator[str]:
 
 
 def _lanes(found: Snapshot) -> Iterator[str]:
-    """A lane goes when it was empty for long: it has jobs, or stands among the empty ones."""
+    """A lane has jobs, or stands among those that have none and may go."""
     busy = {m[1] for key in found.values if (m := _LINE.fullmatch(key))}
     for lane in found.hash("lanes"):
         if lane not in busy and lane not in found.scores("lanes:empty"):
