@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby, pairwise
-from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -12,6 +11,7 @@ from attrs import frozen
 from emp_core.jobs.matching import customer_reasons
 from emp_core.jobs.model import Job
 from emp_core.queue.calls import Calls
+from emp_core.queue.reading import read_us
 from emp_core.queue.scripts import load_script
 from emp_core.queue.turns import Line, claims_before
 from emp_core.queue.workers import WorkerView
@@ -214,18 +214,12 @@ async def mean_run_s(calls: Calls, service: str) -> tuple[float, int] | None:
                 pipe.hmget(calls.keys.job(job_id), "service_required", "started_at", "finished_at")
             return await pipe.execute()
 
-    ran = [_ran_s(*times) for required, *times in await calls.repeated(read) if required == service]
-    took_s = [one for one in ran if one is not None]
+    took_s = [
+        (ended_us - began_us) / 1e6
+        for required, started, finished in await calls.repeated(read)
+        if required == service and (began_us := read_us(started)) and (ended_us := read_us(finished))
+    ]
     return (sum(took_s) / len(took_s), len(took_s)) if took_s else None
-
-
-def _ran_s(started: str | None, finished: str | None) -> float | None:
-    """How long a job ran; None where its times cannot be read: that of one job says nothing of the others."""
-    try:
-        ran_s = (float(finished or "") - float(started or "")) / 1e6
-    except ValueError:
-        return None
-    return ran_s if isfinite(ran_s) else None
 
 
 async def left_to_a_warmer_one_s(calls: Calls, job: Job, able: Sequence[Readiness]) -> float | None:
@@ -242,6 +236,6 @@ async def left_to_a_warmer_one_s(calls: Calls, job: Job, able: Sequence[Readines
             return await pipe.execute()
 
     (pending_at, created_at), (seconds, micros) = await calls.repeated(read)
-    waited_s = seconds + micros / 1e6 - float(pending_at or created_at or 0) / 1e6
+    waited_s = seconds + micros / 1e6 - (read_us(pending_at or created_at) or 0) / 1e6
     ripe_s = min(min(COLD_MAX_S, COLD_SHARE * one.penalty_ms / 1000) for one in free)
     return round(ripe_s - waited_s, 1) if waited_s < ripe_s else None

@@ -13,6 +13,7 @@ from emp_core.errors import JobNotFound
 from emp_core.jobs.states import JobState
 from emp_core.queue.calls import Calls
 from emp_core.queue.explain import Explanation
+from emp_core.queue.reading import read_us
 
 __all__ = ["Age", "QueueHealth", "read_health"]
 
@@ -115,9 +116,9 @@ async def _oldest(calls: Calls, now_us: float, ids: Sequence[str], *since: str) 
 
     times = await calls.repeated(read) if ids else []
     began = {
-        job_id: float(first)
+        job_id: first_us
         for job_id, told in zip(ids, times, strict=True)
-        if (first := next(filter(None, told), None))
+        if (first_us := read_us(next(filter(None, told), None)))
     }
     if not began:
         return None

@@ -1,6 +1,7 @@
 """Reading jobs: one with all that is known of it, or many by state, page by page."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from emp_core.errors import JobNotFound, QueueError
@@ -11,7 +12,7 @@ from emp_core.log.logger import get_logger
 from emp_core.queue.calls import Calls
 from emp_core.queue.sending import packed
 
-__all__ = ["JobReader"]
+__all__ = ["JobReader", "read_us"]
 
 log = get_logger("emp.queue")
 
@@ -118,3 +119,12 @@ class JobReader:
 
 def _paired(flat: Sequence[str]) -> Mapping[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def read_us(text: str | None) -> float | None:
+    """A time as it stands in a job's hash, in µs since 1970; None where there is none, or none that can be read."""
+    try:
+        time_us = float(text or "")
+    except ValueError:
+        return None
+    return time_us if isfinite(time_us) else None

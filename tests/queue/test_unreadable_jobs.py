@@ -11,7 +11,7 @@ from emp_core.errors import QueueError
 from emp_core.jobs.codec import as_shown, dumps
 from emp_core.jobs.model import JobSpec
 from emp_core.jobs.states import JobState
-from emp_core.queue.estimate import mean_run_s
+from emp_core.queue.estimate import Readiness, left_to_a_warmer_one_s, mean_run_s
 from emp_core.queue.queue import JobQueue
 
 from .hands import Hands, put
@@ -67,6 +67,18 @@ async def test_a_job_that_waits_is_explained_by_how_long_those_ran_that_can_be_r
     assert recent is not None
     assert (recent[0] >= 0, recent[1]) == (True, 1)
     assert (await queue.explain("waits")).position == 1
+
+
+async def test_a_time_that_cannot_be_read_keeps_nobody_from_looking_whether_the_queue_gets_on(
+    queue: JobQueue, hands: Hands
+):
+    await put(queue, "odd", "waits", requirements={"models": ["fox"]})
+    await queue.client.hset(queue.keys.job("odd"), "created_at", "tomorrow")
+    oldest = (await queue.health()).oldest_waiting
+    assert oldest is not None
+    assert oldest.job_id == "waits"
+    both = [Readiness("cold", 90_000, is_free=True), Readiness("warm", 0, is_free=False)]
+    assert await left_to_a_warmer_one_s(queue._open.calls, await queue.get("odd"), both) is None
 
 
 async def test_a_payload_that_cannot_be_read_is_left_out(queue: JobQueue):
