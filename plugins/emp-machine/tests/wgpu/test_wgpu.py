@@ -136,7 +136,13 @@ def test_logs_are_followed_until_interrupted(machine: EchoMachine) -> None:
     with log.open("a") as file:
         file.write("before\n")
     command = [machine.python, "-m", "emp_machine.wgpu.command", "logs", "0", "-f", "-n", "1"]
-    with subprocess.Popen(command, env=machine.environ, stdout=subprocess.PIPE, text=True) as following:
+    # In what a shell runs in the background it is ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        following = subprocess.Popen(command, env=machine.environ, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with following:
         assert following.stdout is not None
         assert following.stdout.readline() == "before\n"
         with log.open("a") as file:
